@@ -1,0 +1,135 @@
+"""The program's side of the launcher: start it on first use, send it one message a container.
+
+One launcher serves one Python process. It is made when the first container is, and goes when the process goes (or
+`shutdown` is called). After a fork of the program the child starts a launcher of its own.
+
+Leaves out: sharing a launcher between processes.
+See: `labkit.container.launcher` for the messages; unix(7).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.container import runfolder
+from labkit.container.launcher import MESSAGE_BYTES
+from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, SetupError
+
+__all__ = ["Answer", "LauncherClient", "launcher", "shutdown"]
+
+_ANSWER_TIMEOUT_S = 15.0
+_BOOT = "import sys; sys.path.insert(0, sys.argv[4]); from labkit.container.resident import main; main(int(sys.argv[1]), *sys.argv[2:4])"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A child that runs: its pid as the host sees it, its pidfd, and the master side of its terminal (-1: none)."""
+
+    pid: int
+    pidfd: int
+    tty_fd: int
+
+
+class LauncherClient:
+    """A running launcher. Made by `launcher`; usable from several threads."""
+
+    def __init__(self) -> None:
+        self.name = f"labkit-{os.getpid()}-{secrets.token_hex(3)}"
+        self.owner_pid = os.getpid()
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
+        self._control = ours
+        command = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), runfolder.base_folder(), self.name]
+        package_parent = str(Path(__file__).resolve().parents[2])
+        with theirs:
+            self.process = subprocess.Popen(
+                [*command, package_parent], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )  # fmt: skip
+        greeting, _ = self._receive()
+        self.folder = str(greeting["folder"])
+
+    @property
+    def alive(self) -> bool:
+        """True while the launcher's process runs."""
+        return self.process.poll() is None
+
+    def spawn(self, request: dict[str, Any], fds: Sequence[int]) -> Answer:
+        """Ask for a child; return once its program runs.
+
+        Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
+        """
+        message = json.dumps(request).encode()
+        if len(message) > MESSAGE_BYTES:
+            raise InvalidSpec(
+                f"The command and its environment take {len(message)} bytes; at most {MESSAGE_BYTES} fit: shorten them."
+            )
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [message], list(fds))
+            except BrokenPipeError:
+                raise InvalidState("The launcher has ended: run the cell again, and labkit starts a new one.") from None
+            answer, received = self._receive()
+        return Answer(int(answer["pid"]), received[0], received[1] if len(received) > 1 else -1)
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        self._control.settimeout(_ANSWER_TIMEOUT_S)
+        message, fds, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            raise InvalidState("The launcher ended without an answer; run the cell again, and labkit starts a new one.")
+        answer = json.loads(message)
+        if "error" in answer:
+            raise _error_from(answer["error"])
+        return answer, fds
+
+    def close(self) -> None:
+        """End the launcher and everything it started; safe to call twice."""
+        self._control.close()
+        if self.owner_pid == os.getpid():
+            self.process.wait(timeout=_ANSWER_TIMEOUT_S)
+
+
+def _error_from(report: dict[str, Any]) -> SetupError | FeatureMissing:
+    step, number, reason = report["step"], int(report["errno"]), report["message"]
+    if step == "start the launcher":
+        return FeatureMissing(
+            f"labkit could not start its launcher: {reason}.",
+            remedy="Run `labkit doctor`: it names the rule that refuses and what to do.",
+        )
+    return SetupError(f"labkit could not {step}: {reason}. Nothing is left of it.", step=step, errno=number)
+
+
+_current: LauncherClient | None = None
+_current_lock = threading.Lock()
+
+
+def launcher() -> LauncherClient:
+    """Return this process's launcher, starting it if there is none (or if it died, or belongs to the parent of a fork)."""
+    global _current
+    with _current_lock:
+        if _current is None or _current.owner_pid != os.getpid() or not _current.alive:
+            _current = LauncherClient()
+            atexit.register(_current.close)
+        return _current
+
+
+def shutdown() -> None:
+    """End this process's launcher, with every container it started; the next container starts a new one."""
+    global _current
+    with _current_lock:
+        if _current is not None:
+            atexit.unregister(_current.close)
+            _current.close()
+        _current = None

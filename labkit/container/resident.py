@@ -1,0 +1,110 @@
+"""The launcher as a process: becomes able to make namespaces, serves, and takes everything along when it ends.
+
+Started by `labkit.container.client` as ``python -I -S -c ... FD BASE NAME``. The first message it sends is a greeting, or the
+reason why this machine does not let it work.
+
+See: user_namespaces(7), newuidmap(1), prctl(2) (PR_SET_CHILD_SUBREAPER).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+
+from labkit.container import runfolder
+from labkit.container.launcher import MESSAGE_BYTES, Launcher
+from labkit.isolation import idmap
+from labkit.isolation.capabilities import parse_capabilities
+from labkit.linux.constants import NS, Prctl
+from labkit.linux.syscalls import capget, prctl, unshare
+
+__all__ = ["main"]
+
+
+def main(control_fd: int, base: str, name: str) -> None:
+    """Serve the program at the other end of ``control_fd`` until it goes away."""
+    control = socket.socket(fileno=control_fd)
+    control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
+    os.setsid()  # Ctrl-C in the program's terminal is for the program
+    prctl(Prctl.SET_CHILD_SUBREAPER, 1)
+    folder = None
+    try:
+        folder = runfolder.RunFolder.create(base, name)
+        if not _has_power():
+            become_namespace_root()
+        launcher = Launcher(control, folder)
+    except OSError as error:
+        report = {"step": "start the launcher", "errno": error.errno or 0, "message": str(error.strerror)}
+        control.send(json.dumps({"error": report}).encode())
+        if folder is not None:
+            folder.remove()
+        return
+    control.send(json.dumps({"pid": os.getpid(), "folder": folder.path}).encode())
+    # Nothing allocated so far will be collected: children share these pages instead of copying them.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        launcher.serve()
+    finally:
+        launcher.end_all()
+        _remove_cgroups(name)
+        folder.remove()
+
+
+def _has_power() -> bool:
+    effective, _, _ = capget()
+    needed = parse_capabilities(["SYS_ADMIN", "SETUID", "SETGID"])
+    return effective & needed == needed
+
+
+def become_namespace_root() -> None:
+    """As an ordinary user: enter a user namespace in which this process has all capabilities.
+
+    newuidmap and newgidmap work only from outside the new namespace, so a child that stays outside runs them. The mount
+    namespace goes along: without one of its own this process could not copy a single mount.
+    Raises: OSError with EPERM or ENOSPC where the machine forbids user namespaces or their maps.
+    """
+    maps, with_helpers = idmap.user_maps()
+    unshared_r, unshared_w = os.pipe()
+    parent_pid = os.getpid()
+    mapper_pid = os.fork()
+    if mapper_pid == 0:
+        os.close(unshared_w)
+        os.read(unshared_r, 1)
+        os._exit(_write_maps(parent_pid, maps, with_helpers=with_helpers))
+    try:
+        unshare(NS.USER | NS.MNT)
+    finally:
+        os.close(unshared_r)
+        os.close(unshared_w)  # end of file tells the child to go on
+        _, status = os.waitpid(mapper_pid, 0)
+    number = os.waitstatus_to_exitcode(status)
+    if number:
+        raise OSError(number, f"writing the id maps of a user namespace: {os.strerror(number)}")
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def _write_maps(pid: int, maps: idmap.IdMaps, *, with_helpers: bool) -> int:
+    try:
+        idmap.write_maps(pid, maps, with_helpers=with_helpers)
+    except OSError as error:
+        return error.errno or 1
+    return 0
+
+
+def _remove_cgroups(name: str) -> None:
+    from labkit.isolation import cgroups
+
+    for folder in cgroups.find_leftovers(is_alive=lambda other: other != name):
+        cgroups.remove_tree(folder)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

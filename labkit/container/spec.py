@@ -1,0 +1,186 @@
+"""What a container shall be: a small part of the OCI runtime specification, as plain data.
+
+A `Spec` is made and checked in the student's process, travels as JSON to the launcher, and is carried out between ``clone3`` and
+``execve``. It holds no open file and no object, so it can be printed, compared and kept.
+
+Leaves out: hooks, devices beyond the standard ones, AppArmor and SELinux labels, cgroup device rules, sharing of
+another container's namespaces.
+See: OCI Runtime Specification, config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from labkit.errors import InvalidSpec
+from labkit.isolation.capabilities import DOCKER_DEFAULT, parse_capabilities
+from labkit.isolation.mounts import MASKED_PATHS, READONLY_PATHS
+from labkit.linux.constants import NS
+
+__all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "MountSpec", "Rootfs", "Security", "Spec", "check_spec", "from_wire", "to_wire"]
+
+#: Every namespace of a full container; the time namespace joins only when offsets are asked for.
+ALL_NAMESPACES = NS.USER | NS.MNT | NS.PID | NS.NET | NS.IPC | NS.UTS | NS.CGROUP
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+RootfsKind = Literal["overlay", "bind", "tmpfs", "host"]
+MountKind = Literal["bind", "overlay", "tmpfs", "proc", "sysfs", "dev", "mqueue", "cgroup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Where ``/`` comes from.
+
+    ``overlay``: ``lowers`` (topmost first) under a writable layer: ``upper`` and ``work`` inside the folder ``writable``, or, by
+    default, memory that is gone at the end. ``bind``: the one folder itself, changes stay. ``tmpfs``: empty memory, filled
+    by mounts and by ``links`` (link, target). ``host``: no change.
+    """
+
+    kind: RootfsKind = "host"
+    lowers: tuple[str, ...] = ()
+    writable: str | None = None
+    readonly: bool = False
+    size_bytes: int = 256 * 1024 * 1024
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """One mount below the new root. ``source`` is a host path (bind, overlay); ``options`` as in fstab(5)."""
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A whole container, or, with ``rootfs.kind == "host"`` and few namespaces, a lesson's single step."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    user: str = "0:0"
+    hostname: str = ""
+    namespaces: int = int(ALL_NAMESPACES)
+    rootfs: Rootfs = field(default_factory=Rootfs)
+    mounts: tuple[MountSpec, ...] = ()
+    masked_paths: tuple[str, ...] = MASKED_PATHS
+    readonly_paths: tuple[str, ...] = READONLY_PATHS
+    capabilities: tuple[str, ...] | None = DOCKER_DEFAULT
+    no_new_privs: bool = True
+    seccomp_hex: str = ""
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    terminal: bool = False
+    loopback_up: bool = True
+    time_offset_s: int = 0
+    oom_score_adj: int | None = None
+    time_limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """The defences of a container, each of which can be taken away to see what it was for.
+
+    ``namespaces`` None means all (of a container); ``capabilities`` None keeps every one. The masked paths are Docker's.
+    """
+
+    namespaces: NS | None = None
+    capabilities: tuple[str, ...] | None = DOCKER_DEFAULT
+    no_new_privs: bool = True
+    seccomp: bool = True
+    mask_paths: bool = True
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+
+
+def check_spec(spec: Spec) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises: InvalidSpec, in one sentence with what to write instead.
+    """
+    if not spec.command or not all(isinstance(word, str) for word in spec.command) or not spec.command[0]:
+        raise InvalidSpec("There is no command to run: give at least one word, as in ['/bin/true'].")
+    _check_strings(spec)
+    _check_rootfs(spec.rootfs)
+    for mount in spec.mounts:
+        if not mount.target.startswith("/") or ".." in mount.target.split("/"):
+            raise InvalidSpec(f"A mount's target must be an absolute path without '..', not {mount.target!r}.")
+    if spec.capabilities is not None:
+        parse_capabilities(spec.capabilities)
+    for name, soft, hard in spec.rlimits:
+        _check_rlimit(name, soft, hard)
+    if spec.time_limit_s is not None and spec.time_limit_s <= 0:
+        raise InvalidSpec(f"A time limit of {spec.time_limit_s} s cannot be met: it must be above 0.")
+    _check_namespaces(spec)
+
+
+def _check_strings(spec: Spec) -> None:
+    texts = [*spec.command, spec.cwd, spec.hostname, spec.user, *(text for pair in spec.env for text in pair)]
+    if any("\0" in text for text in texts):
+        raise InvalidSpec("A command, an environment entry or a path holds a NUL character, which the kernel cannot pass on.")
+    bad = [name for name, _ in spec.env if not name or "=" in name]
+    if bad:
+        raise InvalidSpec(f"{bad[0]!r} is no name of an environment variable: it must not be empty or hold '='.")
+    if len(spec.hostname.encode()) > 64:
+        raise InvalidSpec(f"The host name has {len(spec.hostname.encode())} bytes; Linux takes at most 64 (uname(2)).")
+    if not spec.cwd.startswith("/"):
+        raise InvalidSpec(f"The working directory {spec.cwd!r} must be an absolute path inside the container.")
+
+
+def _check_rootfs(rootfs: Rootfs) -> None:
+    for path in (*rootfs.lowers, *filter(None, (rootfs.writable,))):
+        if not os.path.isdir(path):
+            what = "does not exist" if not os.path.lexists(path) else "is no folder"
+            raise InvalidSpec(f"The root filesystem {path!r} {what}: give the path of a folder with a file tree in it.")
+    if rootfs.kind in ("overlay", "bind") and not rootfs.lowers:
+        raise InvalidSpec(f"A root filesystem of kind {rootfs.kind!r} needs at least one folder.")
+    if rootfs.size_bytes <= 0:
+        raise InvalidSpec(f"A writable layer of {rootfs.size_bytes} bytes holds nothing: give a size above 0.")
+
+
+def _check_rlimit(name: str, soft: int, hard: int) -> None:
+    if not name.startswith("RLIMIT_") or not hasattr(resource, name):
+        raise InvalidSpec(f"{name!r} is no resource limit: see getrlimit(2) for the names, as in RLIMIT_NOFILE.")
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise InvalidSpec(f"{name}: the soft limit {soft} must not be above the hard limit {hard}.")
+
+
+def _check_namespaces(spec: Spec) -> None:
+    wanted = NS(spec.namespaces)
+    if spec.rootfs.kind != "host" and NS.MNT not in wanted:
+        raise InvalidSpec("A root filesystem of its own needs a mount namespace: add NS.MNT.")
+    if spec.mounts and NS.MNT not in wanted:
+        raise InvalidSpec("Mounts need a mount namespace, or they would land on the host: add NS.MNT.")
+    if spec.hostname and NS.UTS not in wanted:
+        raise InvalidSpec("A host name of its own needs a UTS namespace, or it would rename the host: add NS.UTS.")
+    if spec.time_offset_s and NS.TIME not in wanted:
+        raise InvalidSpec("A time offset needs a time namespace: add NS.TIME.")
+
+
+def to_wire(spec: Spec) -> dict[str, Any]:
+    """Return the spec as JSON-able data, for the message to the launcher."""
+    return {item.name: getattr(spec, item.name) for item in dataclasses.fields(spec)} | {
+        "rootfs": dataclasses.asdict(spec.rootfs),
+        "mounts": [dataclasses.astuple(mount) for mount in spec.mounts],
+    }
+
+
+def from_wire(data: Mapping[str, Any]) -> Spec:
+    """Return the spec that `to_wire` was given."""
+    fields = dict(data)
+    rootfs = {key: _tuples(value) for key, value in fields["rootfs"].items()}
+    mounts = tuple(MountSpec(kind, target, source, tuple(options)) for kind, target, source, options in fields["mounts"])
+    plain = {key: _tuples(value) for key, value in fields.items()}
+    return Spec(**(plain | {"rootfs": Rootfs(**rootfs), "mounts": mounts}))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return tuple(_tuples(item) for item in value)
+    return value

@@ -1,0 +1,96 @@
+"""Capabilities: root's power, cut into pieces.
+
+A thread has five sets: *permitted* (what it may use), *effective* (what it uses now), *inheritable* and *ambient* (what
+survives execve), and *bounding* (what it can ever get). Dropping a capability from the bounding set is for good; that is
+how a container's root stays weaker than root. In a user namespace all of them count only against things that
+the namespace owns.
+
+Leaves out: file capabilities; securebits.
+See: capabilities(7), user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from labkit.errors import InvalidSpec
+from labkit.linux.constants import Capability, Prctl
+from labkit.linux.syscalls import capget, capset, prctl
+
+__all__ = ["DOCKER_DEFAULT", "bounding_set", "drop_to", "names_of", "parse_capabilities"]
+
+#: The fourteen capabilities that Docker leaves to a container's root (mask 00000000a80425fb).
+DOCKER_DEFAULT: tuple[str, ...] = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
+
+_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4  # linux/prctl.h, PR_CAP_AMBIENT_*
+
+
+def parse_capabilities(names: Iterable[str]) -> int:
+    """Return the bit mask of ``names``: ``CAP_KILL`` or ``kill``; ``ALL`` is every one that labkit knows.
+
+    Raises: InvalidSpec for an unknown name.
+    """
+    mask = 0
+    for name in names:
+        upper = name.upper()
+        if upper in ("ALL", "CAP_ALL"):
+            return sum(1 << capability for capability in Capability)
+        full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
+        if full not in Capability.__members__:
+            raise InvalidSpec(f"{name!r} is no capability: see capabilities(7) for the names, as in CAP_NET_RAW.")
+        mask |= 1 << Capability[full]
+    return mask
+
+
+def names_of(mask: int) -> tuple[str, ...]:
+    """Return the names of the capabilities in ``mask``, lowest bit first."""
+    return tuple(capability.name for capability in Capability if mask >> capability & 1)
+
+
+def last_capability() -> int:
+    """Return the number of the highest capability that the running kernel has."""
+    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
+def bounding_set() -> int:
+    """Return the caller's bounding set as a bit mask, read back one capability at a time from prctl(2)."""
+    return sum(1 << n for n in range(last_capability() + 1) if prctl(Prctl.CAPBSET_READ, n))
+
+
+def limit_bounding_set(mask: int, *, last: int) -> None:
+    """Drop every capability outside ``mask`` from the caller's bounding set, for good; ``last`` as `last_capability`."""
+    for number in range(last + 1):
+        if not mask >> number & 1:
+            prctl(Prctl.CAPBSET_DROP, number)
+
+
+def drop_to(mask: int, *, ambient: bool) -> None:
+    """Make ``mask`` (cut down to what the caller has) its permitted and effective set, inheritable empty.
+
+    With ``ambient`` the same set survives an execve by a user other than root, which clears everything else.
+    Raises: OSError with EPERM only if the caller may not change its sets at all.
+    """
+    _, permitted, _ = capget()
+    mask &= permitted
+    capset(effective=mask, permitted=mask, inheritable=mask if ambient else 0)
+    if ambient:
+        prctl(Prctl.CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+        for number in Capability:
+            if mask >> number & 1:
+                prctl(Prctl.CAP_AMBIENT, _AMBIENT_RAISE, number)

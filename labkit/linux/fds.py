@@ -1,0 +1,53 @@
+"""File descriptors with one owner each.
+
+A descriptor is a number that the kernel reuses at once: closing it twice may close somebody else's file. So each
+one sits in an `Fd`, which knows whether it is still open; after `close` the number becomes -1.
+
+See: open(2), close(2), unix(7) (SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+__all__ = ["Fd", "pipe"]
+
+
+class Fd:
+    """Owner of one descriptor; a context manager; safe to close twice."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        """Return the descriptor, for select(2) and ``os`` functions; -1 once closed."""
+        return self.number
+
+    def detach(self) -> int:
+        """Give the descriptor away; the caller is its owner from now on."""
+        number, self.number = self.number, -1
+        return number
+
+    def close(self) -> None:
+        """Close the descriptor if it is still open."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __enter__(self) -> Fd:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Fd({self.number})"
+
+
+def pipe() -> tuple[Fd, Fd]:
+    """Return the read end and the write end of a new close-on-exec pipe. See: pipe(2)."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    return Fd(read_fd), Fd(write_fd)
