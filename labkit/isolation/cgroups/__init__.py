@@ -12,7 +12,8 @@ may make groups; ``v1`` and ``v2`` the files; ``parent`` and ``cgroup`` the owne
 See: cgroups(7).
 """
 
-from labkit.isolation.cgroups.cgroup import Cgroup, JoinFds
+from labkit.isolation.cgroups.cgroup import Cgroup
+from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Hierarchy, Layout, read_layout
 from labkit.isolation.cgroups.limits import Limits, shares_from_weight, weight_from_shares
 from labkit.isolation.cgroups.parent import CgroupParent, default_parent

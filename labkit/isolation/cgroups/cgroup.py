@@ -4,11 +4,8 @@ To the kernel a cgroup is a folder: mkdir(2) makes it, a number written to a fil
 ``cgroup.procs`` moves a process in, and its children are born there. `Cgroup` is one such group over all hierarchies
 of the machine; on v2 it has one folder, on v1 one for each controller.
 
-``join_fds`` is the quick way in. On v2 clone3(2) starts a child inside the group. On v1 the child writes ``0``, which means
-the writer, to ``tasks``: that form alone needs no lock that waits for an RCU grace period, which takes milliseconds.
-
 Leaves out: threaded groups, moving a group, device rules, network classes.
-See: cgroups(7), clone(2) (CLONE_INTO_CGROUP).
+See: cgroups(7); `join` for the quick way in.
 """
 
 from __future__ import annotations
@@ -24,55 +21,19 @@ from typing import Literal, Self
 from labkit.errors import DeadlineExceeded, FeatureMissing, InvalidSpec, InvalidState, LabkitError
 from labkit.isolation.cgroups import files, tree, v1, v2
 from labkit.isolation.cgroups.device import disk_of
+from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Layout, Version
 from labkit.isolation.cgroups.limits import NO_LIMITS, Limits, format_cpuset, parse_cpuset
 from labkit.isolation.cgroups.parent import CgroupParent, checked_name, default_parent
 from labkit.isolation.cgroups.stats import Events, Pressure, Stats, parse_pressure
 from labkit.isolation.cgroups.watch import EventWatch
 
-__all__ = ["Cgroup", "JoinFds"]
+__all__ = ["Cgroup"]
 
 #: What every group has, so that it is counted even when nothing is limited.
 _ALWAYS = frozenset({"cpu", "memory", "pids"})
 #: What v1 needs besides for CPU time and freezing, both of which a v2 tree does without a controller.
 _WITHOUT_UNIFIED = frozenset({"cpuacct", "freezer"})
-
-
-class JoinFds:
-    """Descriptors through which a new process enters the group; a context manager that closes them."""
-
-    __slots__ = ("task_fds", "v2_fd")
-
-    def __init__(self, v2_folder: str | None, v1_folders: Iterable[str]) -> None:
-        self.v2_fd: int = -1
-        self.task_fds: tuple[int, ...] = ()
-        try:
-            if v2_folder is not None:
-                self.v2_fd = os.open(v2_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            for folder in v1_folders:
-                self.task_fds += (os.open(f"{folder}/tasks", os.O_WRONLY | os.O_CLOEXEC),)
-        except OSError:
-            self.close()
-            raise
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """All descriptors, that of v2 first if there is one: what has to be sent to a launcher."""
-        return self.task_fds if self.v2_fd < 0 else (self.v2_fd, *self.task_fds)
-
-    def close(self) -> None:
-        """Close all descriptors; safe to call twice."""
-        numbers, self.v2_fd, self.task_fds = self.numbers, -1, ()
-        for fd in numbers:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Cgroup:
@@ -103,7 +64,7 @@ class Cgroup:
         holder = default_parent() if parent is None else parent
         group = cls(holder.next_name() if name is None else checked_name(name), holder)
         try:
-            group._make(controllers)
+            group._make(limits.controllers().union(controllers))
             group.set(limits)
         except BaseException:
             group.delete()
@@ -150,7 +111,7 @@ class Cgroup:
 
     def _need(self, controllers: Iterable[str], *, with_unified: bool = False) -> None:
         """Make the folders that ``controllers`` need and that the group does not have yet; its processes move along."""
-        new = [name for name in controllers if name not in self._folders]
+        new = sorted(name for name in controllers if name not in self._folders)
         mounts: dict[str, list[str]] = {}
         for name in new:
             hierarchy = self._layout.hierarchy_of(name)
@@ -162,7 +123,7 @@ class Cgroup:
         unified = self._layout.unified
         if with_unified and unified is not None and self._parent.reaches(unified.mount):
             mounts.setdefault(unified.mount, [])
-        members = self.procs() if self._by_mount and mounts else []
+        members = self.procs() if self._by_mount and not mounts.keys() <= self._by_mount.keys() else []
         for mount, names in mounts.items():
             self._make_folder(mount, names, is_v2=unified is not None and mount == unified.mount)
         for pid in members:
@@ -282,7 +243,10 @@ class Cgroup:
     def join_fds(self) -> JoinFds:
         """Return descriptors through which a child that is being made enters the group; the caller closes them."""
         v1_folders = (folder for folder in self._by_mount.values() if folder != self._v2_folder)
-        return JoinFds(self._v2_folder, v1_folders)
+        try:
+            return JoinFds.open(self._v2_folder, v1_folders)
+        except FileNotFoundError as error:
+            raise InvalidState(f"{self.name} cannot be joined: it has been deleted.") from error
 
     def procs(self) -> list[int]:
         """Return the PIDs in the group (not in groups below it)."""
@@ -388,8 +352,10 @@ class Cgroup:
         with self.watch() as watch:
             before = self.events if since is None else since
             while (now := self.events) == before:
-                if not watch.wait(deadline_s - time.monotonic()):
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
                     raise DeadlineExceeded(f"Nothing happened in {self.name} within {timeout_s} s.")
+                watch.wait(min(left_s, 0.25))  # not longer: v1 does not announce that a group became empty
         return now
 
     # -- end ----------------------------------------------------------------------------------------------------------
@@ -401,7 +367,12 @@ class Cgroup:
         """
         if self._deleted:
             return
-        for folder in sorted(self._by_mount.values(), key=lambda path: path != self._folders.get("freezer")):
+        # First where killing is one step: one by one, a fork bomb could win the race.
+        first = (self._v2_folder, self._folders.get("freezer"))
+        folders = sorted(self._by_mount.values(), key=lambda path: path not in first)
+        if folders and not tree.rmdir_all(folders[0]):
+            self.kill()
+        for folder in folders:
             tree.remove_tree(folder)
         self._deleted = True
 

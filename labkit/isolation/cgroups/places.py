@@ -8,6 +8,9 @@
   ``labkit-leaf``, so that the group itself has none. Inside a container's cgroup namespace the same holds for its root.
 * **hybrid**: v1's rule for the controllers; the v2 tree has none, so its own group does as it is.
 
+The processes of a delegated group are moved whoever they belong to: being given the group means being given them. A
+terminal's own scope under ``user@.service`` counts as delegated, as it belongs to the user.
+
 ``LABKIT_CGROUP=PATH`` names another group to start from, as a path below the top of each hierarchy.
 
 Leaves out: asking systemd over D-Bus for a scope.
@@ -77,7 +80,10 @@ def _relevant(layout: Layout) -> tuple[str, ...]:
 def _absent(controller: str, layout: Layout) -> str:
     if layout.hierarchy_of(controller) is None:
         return f"This machine has no cgroup controller {controller!r} (see /proc/cgroups)."
-    return f"The cgroup controller {controller!r} is not delegated to this group. {DELEGATE_REMEDY}"
+    return (
+        f"The cgroup controller {controller!r} is not among those delegated to this user. Have root run "
+        f"`systemctl edit user@.service` and set Delegate=cpu cpuset io memory pids."
+    )
 
 
 def _base_v1(hierarchy: Hierarchy, asked: str) -> Base | str:
@@ -109,7 +115,8 @@ def _base_v2(hierarchy: Hierarchy, layout: Layout, asked: str) -> Base | str:
         folder = own.removesuffix("/" + LEAF_NAME)
     if not _writable(folder):
         return f"The cgroup {folder} is not delegated to this user. {DELEGATE_REMEDY}"
-    return Base(hierarchy, folder, not v2.is_hierarchy_root(folder), v2_controllers(folder))
+    lives_there = own in (folder, f"{folder}/{LEAF_NAME}") and not v2.is_hierarchy_root(folder)
+    return Base(hierarchy, folder, lives_there, v2_controllers(folder))
 
 
 def _writable(folder: str) -> bool:

@@ -25,7 +25,7 @@ from labkit.isolation.cgroups import files, v1, v2
 from labkit.isolation.cgroups.layout import Layout, read_layout
 from labkit.linux.fds import Fd
 
-__all__ = ["LEAF_NAME", "PREFIX", "find_leftovers", "kill_members", "remove_tree", "wait_empty", "walk"]
+__all__ = ["LEAF_NAME", "PREFIX", "find_leftovers", "kill_members", "remove_tree", "rmdir_all", "wait_empty", "walk"]
 
 #: Every group that labkit makes has a name that begins so.
 PREFIX = "labkit-"
@@ -89,7 +89,7 @@ def remove_tree(folder: str | Path, *, timeout_s: float = 5.0) -> None:
     top = str(folder)
     deadline_s = time.monotonic() + timeout_s
     pause_s = _FIRST_PAUSE_S
-    while not _rmdir_all(top):
+    while not rmdir_all(top):
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             pids = [pid for group in walk(top) for pid in files.read_pids(f"{group}/cgroup.procs")]
@@ -102,7 +102,8 @@ def remove_tree(folder: str | Path, *, timeout_s: float = 5.0) -> None:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _rmdir_all(top: str) -> bool:
+def rmdir_all(top: str) -> bool:
+    """Remove ``top`` and the groups below it, deepest first; False as soon as one is busy."""
     try:
         os.rmdir(top)  # nearly always a leaf: then this is the only system call
         return True
