@@ -146,7 +146,7 @@ class _Life:
         process = Process("exec", f"{self.name}-{len(self._execs)}", to_wire(spec), streams=streams)
         join = self.cgroup.join_fds() if self.cgroup is not None else JoinFds(-1, ())
         with join:
-            process.start(join=join, target_pidfd=self.pidfd)
+            process.start(join=join, target=(self.pid, self.pidfd))
         self._execs.append(process)
         return process
 

@@ -10,7 +10,6 @@ it, over a socket pair that keeps message boundaries, for one container a messag
       |                                 |                                      | joins its v1 cgroups
       |                                 |-- writes uid_map, gid_map; "go" ---->|
       |                                 |                                      | mounts, pivots, drops, filters
-      |                                 |<---------- "exec" (or a step, errno) |
       |                                 |<---- end of file: execve closed it --| now the program
       |<--- pid, pidfd (or the error) --|                                      |
       |                                 |   ... pidfd becomes readable ...     v
@@ -25,6 +24,7 @@ See: clone(2), unix(7), prctl(2), user_namespaces(7).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -35,12 +35,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.container import runfolder
-from labkit.container.init import GO, READY, ChildFds, enter_and_exec, run_child
+from labkit.container.plan import GO, SECOND_CHILD, ChildFds, Facts, container_steps, enter_steps
 from labkit.container.spec import Spec, from_wire
+from labkit.container.users import resolve_user
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
-from labkit.linux.constants import NS, CloneFlag, MountAttr
-from labkit.linux.syscalls import clone3, mount_setattr
+from labkit.linux.constants import NS, CloneFlag, MountAttr, Prctl
+from labkit.linux.spawn import shares_memory, spawn_program
+from labkit.linux.steps import Arena, Program, Step
+from labkit.linux.syscalls import capget, clone3, mount_setattr, prctl
 
 __all__ = ["MESSAGE_BYTES", "Launcher"]
 
@@ -66,9 +69,9 @@ class Job:
 class SetupFailed(Exception):
     """A step of the child was refused; carries what the program is told."""
 
-    def __init__(self, report: dict[str, Any]) -> None:
-        super().__init__(report["message"])
-        self.report = report
+    def __init__(self, step: str, number: int, message: str) -> None:
+        super().__init__(message)
+        self.report = {"step": step, "errno": number, "message": message}
 
 
 class Launcher:
@@ -81,6 +84,7 @@ class Launcher:
         self.unwritten: list[tuple[str, dict[str, Any]]] = []
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
+        self.arena = Arena()
         self.last_capability = last_capability()
         self.own_maps = idmap.own_maps()
         self.maps = idmap.container_maps(self.own_maps)
@@ -132,6 +136,8 @@ class Launcher:
             answer, send_back = getattr(self, f"_op_{request['op']}")(request, fds)
         except SetupFailed as failure:
             answer = {"error": failure.report}
+        except LookupError as error:
+            answer = {"error": {"step": "find the user", "errno": errno.EINVAL, "message": str(error.args[0])}}
         except OSError as error:
             text = str(error.strerror or error)
             answer = {"error": {"step": request["op"], "errno": error.errno or 0, "message": text}}
@@ -151,65 +157,83 @@ class Launcher:
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
         trees = self._open_trees(spec)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            # The cgroup namespace comes later, in the child; a time namespace with offsets too.
-            late = NS.CGROUP | (NS.TIME if spec.time_offset_s else NS(0))
-            flags = (NS(spec.namespaces) & ~late) | CloneFlag.CLEAR_SIGHAND
-            pid, pidfd = clone3(flags, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
-            if pid == 0:
-                ours.close()
-                child_fds = ChildFds(theirs, stdio, tasks, trees)
-                run_child(spec, child_fds, stage=self.folder.stage, last_capability=self.last_capability)
-            theirs.close()
-            tty_fd = self._finish_spawn(spec, ours, pid, pidfd)
-        finally:
-            ours.close()
-            theirs.close()
-            for fd in trees.values():
-                os.close(fd)
-        self._register(request["name"], spec, pid, pidfd, exit_fd)
+        with ours, theirs:
+            try:
+                child_fds = ChildFds(theirs.fileno(), ours.fileno(), stdio, tasks, trees)
+                steps = container_steps(spec, child_fds, self._facts(spec, _roots(spec)), stage=self.folder.stage)
+                program = Program(steps, self.arena)
+                wanted = NS(spec.namespaces) & ~NS.CGROUP  # that one comes later, in the child
+                pid, pidfd = spawn_program(
+                    program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
+                )
+                theirs.close()
+                tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd)
+            finally:
+                for fd in trees.values():
+                    os.close(fd)
+        self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
-    def _finish_spawn(self, spec: Spec, ours: socket.socket, pid: int, pidfd: int) -> int | None:
+    def _finish_spawn(
+        self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int
+    ) -> int | None:
         try:
-            if NS.USER in NS(spec.namespaces):
-                idmap.write_maps(pid, self.maps)
+            self._write_outside_files(spec, pid)
             ours.send(GO)
-            return _wait_for_exec(ours)
+            return _wait_for_exec(program, ours)
         except (SetupFailed, OSError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(pidfd)
             raise
 
+    def _write_outside_files(self, spec: Spec, pid: int) -> None:
+        """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
+        if NS.USER in NS(spec.namespaces):
+            # The child shares our memory, and with it the mark that hides /proc/PID of a process that changed its ids.
+            prctl(Prctl.SET_DUMPABLE, 1)
+            idmap.write_maps(pid, self.maps)
+        if spec.time_offset_s:
+            _write(f"/proc/{pid}/timens_offsets", f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n")
+        if spec.oom_score_adj is not None:
+            _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
+        # Without the mark, a process inside a container could trace a child that is on its way in, and so reach us.
+        prctl(Prctl.SET_DUMPABLE, 0)
+
     def _op_exec(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Run a command inside a running container: a first child joins, a second one, adopted by us, runs."""
         spec = from_wire(request["spec"])
         target_pidfd, *rest = fds
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, rest)
+        facts = self._facts(spec, (f"/proc/{request['target_pid']}/root",))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            first_pid, first_pidfd = clone3(CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
-            if first_pid == 0:
-                ours.close()
-                child_fds = ChildFds(theirs, stdio, tasks)
-                enter_and_exec(spec, child_fds, pidfd=target_pidfd, last_capability=self.last_capability)
+        with ours, theirs:
+            child_fds = ChildFds(theirs.fileno(), ours.fileno(), stdio, tasks)
+            steps = enter_steps(spec, child_fds, facts, pidfd=target_pidfd, share_memory=shares_memory())
+            program = Program(steps, self.arena)
+            first_pid, first_pidfd = spawn_program(
+                program, CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
+            )
             theirs.close()
-            os.waitpid(first_pid, 0)
-            os.close(first_pidfd)
-            pid = _second_pid(ours)
-            pidfd = os.pidfd_open(pid)
             try:
-                tty_fd = _wait_for_exec(ours)
-            except (SetupFailed, OSError):
-                os.waitpid(pid, 0)
-                os.close(pidfd)
-                raise
-        finally:
-            ours.close()
-            theirs.close()
-        self._register(request["name"], spec, pid, pidfd, exit_fd)
+                tty_fd = _wait_for_exec(program, ours)
+            finally:
+                os.waitpid(first_pid, 0)
+                os.close(first_pidfd)
+                pid = program.result_of([step.why for step in steps].index(SECOND_CHILD))
+                if program.refused is not None and pid > 0:
+                    os.waitpid(pid, 0)
+        pidfd = os.pidfd_open(pid)
+        self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
+
+    def _facts(self, spec: Spec, roots: tuple[str, ...]) -> Facts:
+        has_userns = NS.USER in NS(spec.namespaces)
+        # With the host's files and no change of user there is nobody to look up.
+        identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
+        permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
+        v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
+        return Facts(identity, self.last_capability, permitted, v1)
 
     def _open_trees(self, spec: Spec) -> dict[str, int]:
         """Open, with the launcher's rights, every host folder that the child will mount."""
@@ -241,7 +265,7 @@ class Launcher:
             os.chown(folder, uid, gid, follow_symlinks=False)
         return mounts.detached_copy(path)
 
-    def _register(self, name: str, spec: Spec, pid: int, pidfd: int, exit_fd: int) -> None:
+    def _register(self, name: str, spec: Spec, *, pid: int, pidfd: int, exit_fd: int) -> None:
         deadline_s = None if spec.time_limit_s is None else time.monotonic() + spec.time_limit_s
         self.jobs[pidfd] = Job(pid, pidfd, os.dup(exit_fd), deadline_s, NS.PID in NS(spec.namespaces), name)
         self.poll.register(pidfd, select.EPOLLIN)
@@ -301,37 +325,55 @@ def _split_fds(request: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int,
     return (stdin, stdout, stderr), exit_fd, cgroup_fd, tuple(rest)
 
 
-def _second_pid(status: socket.socket) -> int:
-    status.settimeout(SETUP_TIMEOUT_S)
-    message = status.recv(4096)
-    if not message.startswith(b"pid "):
-        raise SetupFailed(json.loads(message) if message else _died("join the container"))
-    return int(message.split()[1])
+def _roots(spec: Spec) -> tuple[str, ...]:
+    """Return the folders in which the container's /etc/passwd is looked for, topmost layer first."""
+    if spec.rootfs.kind in ("host", "tmpfs"):
+        return ("/",)
+    upper = () if spec.rootfs.writable is None else (f"{spec.rootfs.writable}/upper",)
+    return (*upper, *spec.rootfs.lowers)
 
 
-def _wait_for_exec(status: socket.socket) -> int | None:
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def v1_hierarchies() -> tuple[str, ...]:
+    """Return the names of the machine's cgroup v1 hierarchies as /proc/self/cgroup gives them. See: cgroups(7)."""
+    with open("/proc/self/cgroup") as file:
+        names = [line.split(":", 2)[1] for line in file]
+    return tuple(name for name in names if name)
+
+
+def _why(program: Program) -> tuple[Step, int]:
+    """Return the refused step and its errno; of several tries to execute a file, "not allowed" tells more than "not there"."""
+    step, number = program.refused or (program.current, 0)
+    if step.call == "execve":
+        answers = [program.result_of(i) for i, other in enumerate(program.steps) if other.call == "execve"]
+        number = errno.EACCES if -errno.EACCES in answers else number
+    return step, number
+
+
+def _wait_for_exec(program: Program, status: socket.socket) -> int | None:
     """Wait until the child has become the program; return its terminal's master side if it made one.
 
-    Raises: SetupFailed with the child's report, or when the child died or took longer than the set-up time limit.
+    Raises: SetupFailed with the step that was refused, or when the child takes longer than the set-up time limit.
     """
     status.settimeout(SETUP_TIMEOUT_S)
-    ready, tty_fd = False, None
+    tty_fd = None
     try:
-        while True:
-            message, fds, _, _ = socket.recv_fds(status, 4096, 1)
-            tty_fd = fds[0] if fds else tty_fd
-            if message == READY:
-                ready = True
-            elif message not in (b"", b"tty"):
-                raise SetupFailed(json.loads(message))
-            elif not message:
+        # End of file: the child's end is closed by execve, or by its end.
+        while message := socket.recv_fds(status, 16, 1):
+            if not message[0]:
                 break
+            tty_fd = message[1][0] if message[1] else tty_fd
     except TimeoutError:
-        raise SetupFailed(_died(f"finish its set-up within {SETUP_TIMEOUT_S:.0f} s")) from None
-    if not ready:
-        raise SetupFailed(_died("finish its set-up"))
+        raise SetupFailed(program.current.why, 0, f"it took longer than {SETUP_TIMEOUT_S:.0f} s") from None
+    if program.refused is not None:
+        step, number = _why(program)
+        if tty_fd is not None:
+            os.close(tty_fd)
+        raise SetupFailed(step.why, number, os.strerror(number) if number else "the launcher went away")
+    if program.current.call not in ("execve", "exit_group"):
+        raise SetupFailed(program.current.why, 0, "the process was killed (is its memory limit too small?)")
     return tty_fd
-
-
-def _died(what: str) -> dict[str, Any]:
-    return {"step": what, "errno": 0, "message": "the process was killed (is its memory limit too small?)"}

@@ -107,7 +107,7 @@ class Process:
         self.stderr: IO[bytes] | None = None
         self.terminal: IO[bytes] | None = None
 
-    def start(self, *, join: JoinFds | None = None, target_pidfd: int | None = None) -> None:
+    def start(self, *, join: JoinFds | None = None, target: tuple[int, int] | None = None) -> None:
         """Have the launcher start the program; return when it runs. Raises: SetupError naming the step that failed."""
         if self.pid != -1:
             raise InvalidState(f"{self.name} was started before: make a new one for another run.")
@@ -117,7 +117,9 @@ class Process:
             exit_r, exit_w = pipe()
             for_child.enter_context(exit_w)
             on_failure.enter_context(exit_r)
-            fds = [*([] if target_pidfd is None else [target_pidfd]), *stdio, exit_w.number, *_cgroup_fds(join)]
+            if target is not None:
+                self._request["target_pid"] = target[0]
+            fds = [*([] if target is None else [target[1]]), *stdio, exit_w.number, *_cgroup_fds(join)]
             self._request["has_cgroup2"] = join is not None and join.v2_fd >= 0
             answer = launcher().spawn(self._request, fds)
             self.pid, self._pidfd, self._exit_pipe = answer.pid, Fd(answer.pidfd), exit_r

@@ -11,14 +11,24 @@ See: capabilities(7), user_namespaces(7).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from labkit.errors import InvalidSpec
 from labkit.linux.constants import Capability, Prctl
-from labkit.linux.syscalls import capget, capset, prctl
+from labkit.linux.steps import Step
+from labkit.linux.syscalls import prctl
 
-__all__ = ["DOCKER_DEFAULT", "bounding_set", "drop_to", "names_of", "parse_capabilities"]
+__all__ = [
+    "DOCKER_DEFAULT",
+    "bounding_set",
+    "last_capability",
+    "limit_bounding_set",
+    "names_of",
+    "parse_capabilities",
+    "set_capabilities",
+]
 
 #: The fourteen capabilities that Docker leaves to a container's root (mask 00000000a80425fb).
 DOCKER_DEFAULT: tuple[str, ...] = (
@@ -37,8 +47,6 @@ DOCKER_DEFAULT: tuple[str, ...] = (
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 )
-
-_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4  # linux/prctl.h, PR_CAP_AMBIENT_*
 
 
 def parse_capabilities(names: Iterable[str]) -> int:
@@ -73,24 +81,18 @@ def bounding_set() -> int:
     return sum(1 << n for n in range(last_capability() + 1) if prctl(Prctl.CAPBSET_READ, n))
 
 
-def limit_bounding_set(mask: int, *, last: int) -> None:
-    """Drop every capability outside ``mask`` from the caller's bounding set, for good; ``last`` as `last_capability`."""
-    for number in range(last + 1):
-        if not mask >> number & 1:
-            prctl(Prctl.CAPBSET_DROP, number)
+def limit_bounding_set(mask: int, *, last: int) -> list[Step]:
+    """Drop every capability outside ``mask`` from the bounding set, for good; ``last`` as `last_capability` gives it."""
+    return [
+        Step("prctl", (int(Prctl.CAPBSET_DROP), number, 0, 0, 0), "drop capabilities from the bounding set")
+        for number in range(last + 1)
+        if not mask >> number & 1
+    ]
 
 
-def drop_to(mask: int, *, ambient: bool) -> None:
-    """Make ``mask`` (cut down to what the caller has) its permitted and effective set, inheritable empty.
-
-    With ``ambient`` the same set survives an execve by a user other than root, which clears everything else.
-    Raises: OSError with EPERM only if the caller may not change its sets at all.
-    """
-    _, permitted, _ = capget()
-    mask &= permitted
-    capset(effective=mask, permitted=mask, inheritable=mask if ambient else 0)
-    if ambient:
-        prctl(Prctl.CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
-        for number in Capability:
-            if mask >> number & 1:
-                prctl(Prctl.CAP_AMBIENT, _AMBIENT_RAISE, number)
+def set_capabilities(mask: int) -> list[Step]:
+    """Make ``mask`` the permitted and effective set, inheritable empty; refused with EPERM if a set would grow."""
+    # ABI: struct __user_cap_header_struct and two __user_cap_data_struct, linux/capability.h, version 3.
+    header = struct.pack("<Ii", 0x2008_0522, 0)
+    data = b"".join(struct.pack("<3I", word, word, 0) for word in (mask & 0xFFFF_FFFF, mask >> 32))
+    return [Step("capset", (header, data), "drop capabilities")]

@@ -4,6 +4,9 @@ A new mount namespace begins as a copy of the old one. Its mounts may still *pro
 there. So the first step is always to make ``/`` private. Then file systems are attached below a folder, the folder becomes
 ``/`` by pivot_root, and the old tree is detached: unlike chroot, nothing of it is left to climb back to.
 
+The functions return lists of steps (`labkit.linux.steps`), which a container's child carries out; ``perform(private())`` does it
+in the calling process.
+
 Leaves out: propagation types other than private; swap of a root that is in use by other processes.
 See: mount_namespaces(7), mount(2), pivot_root(2), Documentation/filesystems/sharedsubtree.rst in Linux.
 """
@@ -13,26 +16,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 
-from labkit.linux.constants import AtFlag, MountAttr, MountFlag, OpenTreeFlag, Umount
-from labkit.linux.syscalls import AT_FDCWD, mount, mount_setattr, move_mount, open_tree, pivot_root, umount2
+from labkit.linux.constants import AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
+from labkit.linux.steps import Step
+from labkit.linux.syscalls import AT_FDCWD, mount_setattr, open_tree
 
 __all__ = [
     "DEVICES",
     "MASKED_PATHS",
     "READONLY_PATHS",
     "attach",
+    "bind",
+    "cgroups",
     "detached_copy",
+    "dev",
     "let_go_of_old_root",
-    "make_private",
-    "mask_path",
-    "mount_dev",
-    "mount_proc",
-    "mount_sysfs",
-    "mount_tmpfs",
+    "make_folders",
+    "mask",
+    "mqueue",
     "parse_options",
     "pivot_into",
-    "set_readonly",
+    "private",
+    "proc",
+    "readonly",
+    "sysfs",
+    "tmpfs",
 ]
 
 #: Device nodes every program may expect. They are bind mounts: a user namespace may not make device nodes.
@@ -71,6 +80,7 @@ _WORDS = {
     "noatime": MountFlag.NOATIME,
     "relatime": MountFlag.RELATIME,
 }
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
 def parse_options(options: tuple[str, ...]) -> tuple[MountFlag, str]:
@@ -82,11 +92,6 @@ def parse_options(options: tuple[str, ...]) -> tuple[MountFlag, str]:
         else:
             data.append(option)
     return flags, ",".join(data)
-
-
-def make_private() -> None:
-    """Cut the caller's mount namespace off: nothing mounted from here on is seen outside, nor the other way round."""
-    mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE)
 
 
 def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) -> int:
@@ -114,139 +119,158 @@ def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) ->
     return tree_fd
 
 
-def attach(tree_fd: int, target: str) -> None:
+def private() -> list[Step]:
+    """Cut the mount namespace off: nothing mounted from here on is seen outside, nor the other way round."""
+    return [_mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE, None, why="make the mounts private")]
+
+
+def make_folders(path: str, *, mode: int = 0o755) -> list[Step]:
+    """Make ``path`` and the folders above it, as ``mkdir -p``; a read-only place is reported by whoever needs it."""
+    parts = path.strip("/").split("/")
+    start = "/" if path.startswith("/") else ""
+    tolerated = (errno.EEXIST, errno.EROFS)
+    return [
+        Step("mkdirat", (AT_FDCWD, start + "/".join(parts[: n + 1]), mode), f"make the folder {path}", tolerate=tolerated)
+        for n in range(len(parts))
+        if parts[n] not in ("", ".")
+    ]
+
+
+def attach(tree_fd: int, target: str) -> list[Step]:
     """Attach a detached mount at ``target``, made as a folder or an empty file as the mount's root demands."""
-    make_mount_point(target, folder=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
-    move_mount(tree_fd, target)
-
-
-def make_mount_point(target: str, *, folder: bool) -> None:
-    """Make ``target`` if it is not there yet, with the folders above it."""
-    if os.path.lexists(target):
-        return
-    if folder:
-        os.makedirs(target, 0o755, exist_ok=True)
+    if stat.S_ISDIR(os.fstat(tree_fd).st_mode):
+        place = make_folders(target)
     else:
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        place = make_folders(os.path.dirname(target))
+        args = (AT_FDCWD, target, stat.S_IFREG | 0o644, 0)
+        place.append(Step("mknodat", args, f"make the file {target}", tolerate=(errno.EEXIST, errno.EROFS)))
+    args = (tree_fd, "", AT_FDCWD, target, int(MoveMountFlag.F_EMPTY_PATH))
+    return [*place, Step("move_mount", args, f"attach a mount at {target}")]
 
 
-def mount_tmpfs(target: str, *, size_bytes: int, mode: int = 0o755, flags: MountFlag = MountFlag.NOSUID) -> None:
-    """Mount an empty file system that lives in memory; its pages count against the cgroup of whoever writes them."""
-    mount("labkit-tmpfs", target, "tmpfs", flags, f"size={size_bytes},mode={mode:o}")
+def bind(source: str, target: str) -> list[Step]:
+    """Show ``source`` at ``target`` too; both exist. See: mount(2), "Creating a bind mount"."""
+    return [_mount(source, target, None, MountFlag.BIND, None, why=f"bind {source} at {target}")]
 
 
-def mount_tmpfs_with(target: str, *, flags: MountFlag, data: str) -> None:
-    """Mount a tmpfs with options as tmpfs(5) reads them (``size=64m,mode=1777``). Raises: OSError with EINVAL."""
-    mount("labkit-tmpfs", target, "tmpfs", flags | MountFlag.NOSUID | MountFlag.NODEV, data or None)
+def tmpfs(target: str, *, flags: MountFlag = MountFlag.NOSUID | MountFlag.NODEV, data: str = "") -> list[Step]:
+    """Mount an empty file system that lives in memory; its pages count against the cgroup of whoever writes them.
+
+    ``data`` as tmpfs(5) reads it: ``size=64m,mode=1777``.
+    """
+    return [_mount("labkit-tmpfs", target, "tmpfs", flags, data or None, why=f"mount a tmpfs at {target}")]
 
 
-def mount_proc(target: str) -> None:
+def proc(target: str) -> list[Step]:
     """Mount /proc of the caller's PID namespace.
 
-    Raises: OSError with EPERM if the /proc around the caller is itself partly masked (mount_namespaces(7)): a user
-    namespace must not see more by mounting afresh.
+    Refused with EPERM if the /proc around the caller is itself partly masked (mount_namespaces(7)): a user namespace must
+    not see more by mounting afresh.
     """
-    mount("proc", target, "proc", _SAFE)
+    return [_mount("proc", target, "proc", _SAFE, None, why=f"mount proc at {target}")]
 
 
-def mount_sysfs(target: str) -> None:
-    """Mount /sys read-only, showing the caller's network namespace. Raises: OSError with EPERM without an own one."""
-    mount("sysfs", target, "sysfs", _SAFE | MountFlag.RDONLY)
+def sysfs(target: str) -> list[Step]:
+    """Mount /sys read-only, showing the caller's network namespace; refused with EPERM to whoever does not own one."""
+    return [_mount("sysfs", target, "sysfs", _SAFE | MountFlag.RDONLY, None, why=f"mount sysfs at {target}")]
 
 
-def mount_dev(target: str, *, shm_bytes: int = 64 << 20, host_dev: str = "/dev") -> None:
-    """Build a minimal /dev at ``target``: six devices of ``host_dev``, a devpts instance of its own, and shm.
+def mqueue(target: str) -> list[Step]:
+    """Mount the POSIX message queues of the caller's IPC namespace; refused with EPERM without an own one."""
+    return [_mount("mqueue", target, "mqueue", _SAFE, None, why=f"mount mqueue at {target}")]
 
-    Raises: OSError with EPERM outside a mount namespace that the caller may change.
-    """
-    mount("labkit-dev", target, "tmpfs", MountFlag.NOSUID, "size=65536k,mode=755")
+
+def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20) -> list[Step]:
+    """Build a minimal /dev at ``target``: six devices of ``host_dev``, links, a devpts instance of its own, and shm."""
+    why = f"build a minimal /dev at {target}"
+    steps = tmpfs(target, flags=MountFlag.NOSUID, data="size=65536k,mode=755")
     for name in DEVICES:
-        os.close(os.open(f"{target}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-        mount(f"{host_dev}/{name}", f"{target}/{name}", None, MountFlag.BIND)
-    for name, link in _DEV_LINKS.items():
-        os.symlink(link, f"{target}/{name}")
-    for name in ("pts", "shm", "mqueue"):
-        os.mkdir(f"{target}/{name}")
-    _mount_devpts(f"{target}/pts")
-    mount("shm", f"{target}/shm", "tmpfs", _SAFE, f"size={shm_bytes},mode=1777")
+        node = f"{target}/{name}"
+        steps.append(Step("mknodat", (AT_FDCWD, node, stat.S_IFREG | 0o666, 0), why))
+        steps += bind(f"{host_dev}/{name}", node)
+    steps += [Step("symlinkat", (link, AT_FDCWD, f"{target}/{name}"), why) for name, link in _DEV_LINKS.items()]
+    steps += [Step("mkdirat", (AT_FDCWD, f"{target}/{name}", 0o755), why) for name in ("pts", "shm", "mqueue")]
+    steps += _devpts(f"{target}/pts")
+    steps.append(_mount("shm", f"{target}/shm", "tmpfs", _SAFE, f"size={shm_bytes},mode=1777", why=why))
+    return steps
 
 
-def _mount_devpts(target: str) -> None:
+def _devpts(target: str) -> list[Step]:
     options, flags = "newinstance,ptmxmode=666,mode=620", MountFlag.NOSUID | MountFlag.NOEXEC
-    try:
-        mount("devpts", target, "devpts", flags, f"{options},gid={_TTY_GID}")
-    except OSError as error:
-        # A user namespace with a single id has no group "tty" to give terminals to.
-        if error.errno != errno.EINVAL:
-            raise
-        mount("devpts", target, "devpts", flags, options)
+    args = ("devpts", target, "devpts", int(flags), f"{options},gid={_TTY_GID}")
+    why = f"mount devpts at {target}"
+    # A user namespace with a single id has no group "tty" to give terminals to; then once more without.
+    with_group = Step("mount", args, why, tolerate=(errno.EINVAL,), skip_on_success=1)
+    return [with_group, _mount("devpts", target, "devpts", flags, options, why=why)]
 
 
-def mount_mqueue(target: str) -> None:
-    """Mount the POSIX message queues of the caller's IPC namespace. Raises: OSError with EPERM without an own one."""
-    mount("mqueue", target, "mqueue", _SAFE)
-
-
-def set_readonly(path: str) -> None:
-    """Make the tree at ``path`` read-only by a bind mount onto itself. Raises: OSError."""
-    mount(path, path, None, MountFlag.BIND | MountFlag.REC)
-    # mount_setattr keeps nosuid, nodev and noexec, which a user namespace may not clear; MS_REMOUNT would have to repeat them.
-    mount_setattr(AT_FDCWD, path, set_attrs=MountAttr.RDONLY, recursive=True)
-
-
-def mask_path(path: str) -> bool:
-    """Hide ``path`` behind an empty read-only folder or behind /dev/null; return False if there is nothing to hide."""
-    try:
-        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    if is_folder:
-        mount("labkit-masked", path, "tmpfs", _SAFE | MountFlag.RDONLY, "size=0")
-    else:
-        mount("/dev/null", path, None, MountFlag.BIND)
-    return True
-
-
-def set_readonly_root() -> None:
-    """Make the root mount itself read-only; what is mounted below it (/dev, /proc, volumes) stays as it is."""
-    mount_setattr(AT_FDCWD, "/", set_attrs=MountAttr.RDONLY)
-
-
-def mount_cgroups(target: str) -> None:
+def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
     """Mount, read-only, the part of the cgroup tree that the caller's cgroup namespace shows.
 
-    On cgroup v2 that is one tree; on v1 each controller's hierarchy is mounted in a folder of its own.
-    Raises: OSError with EPERM without a cgroup namespace of the caller's own.
+    On cgroup v2 that is one tree; of v1 each hierarchy in ``v1`` is mounted in a folder of its own.
     """
-    with open("/proc/self/cgroup") as file:
-        hierarchies = [line.split(":", 2)[1] for line in file]
-    v1 = [name for name in hierarchies if name]
     if not v1:
-        mount("cgroup2", target, "cgroup2", _SAFE | MountFlag.RDONLY)
-        return
-    mount_tmpfs(target, size_bytes=1 << 20, flags=_SAFE)
+        return [_mount("cgroup2", target, "cgroup2", _SAFE | MountFlag.RDONLY, None, why=f"mount cgroup2 at {target}")]
+    steps = tmpfs(target, flags=_SAFE, data="size=1m,mode=755")
     for name in v1:
         folder = f"{target}/{name.removeprefix('name=')}"
-        os.mkdir(folder)
-        mount("cgroup", folder, "cgroup", _SAFE | MountFlag.RDONLY, name)
-    mount_setattr(AT_FDCWD, target, set_attrs=MountAttr.RDONLY)
+        steps += make_folders(folder)
+        steps.append(_mount("cgroup", folder, "cgroup", _SAFE | MountFlag.RDONLY, name, why=f"mount cgroup at {folder}"))
+    return [*steps, _set_attributes(target, MountAttr.RDONLY)]
 
 
-def pivot_into(new_root: str) -> None:
+def readonly(path: str) -> list[Step]:
+    """Make the tree at ``path``, if there is one, read-only by a bind mount onto itself."""
+    flags = int(MountFlag.BIND | MountFlag.REC)
+    onto_itself = Step("mount", (path, path, None, flags, None), f"make {path} read-only", tolerate=_MISSING)
+    # mount_setattr keeps nosuid, nodev and noexec, which a user namespace may not clear; MS_REMOUNT would have to repeat them.
+    return [onto_itself, _set_attributes(path, MountAttr.RDONLY, recursive=True, tolerate=_MISSING)]
+
+
+def readonly_root() -> list[Step]:
+    """Make the root mount itself read-only; what is mounted below it (/dev, /proc, volumes) stays as it is."""
+    return [_set_attributes("/", MountAttr.RDONLY)]
+
+
+def mask(path: str) -> list[Step]:
+    """Hide ``path``, if there is one: a file behind /dev/null, a folder behind an empty read-only one."""
+    why = f"mask {path}"
+    as_file = Step("mount", ("/dev/null", path, None, int(MountFlag.BIND), None), why, tolerate=_MISSING, skip_on_success=1)
+    args = ("labkit-masked", path, "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
+    return [as_file, Step("mount", args, why, tolerate=_MISSING)]
+
+
+def pivot_into(new_root: str) -> list[Step]:
     """Make the mount at ``new_root`` the root, and leave the caller standing in the old one, which is still there.
 
     From here on absolute paths, and every symbolic link on them, stay inside the new root, while relative paths
-    still reach the old one. `let_go_of_old_root` must follow. Raises: OSError with EINVAL if it is no mount point.
+    still reach the old one. `let_go_of_old_root` must follow. Refused with EINVAL if ``new_root`` is no mount point.
     """
-    os.chdir(new_root)
-    # "." twice stacks the old root on top of the new one, so no folder is needed for it (pivot_root(2), NOTES).
-    pivot_root(".", ".")
-    # The working directory was moved along to the new root; the mount on top of it is the old one.
-    os.chdir("..")
+    return [
+        Step("chdir", (new_root,), f"enter {new_root}"),
+        # "." twice stacks the old root on top of the new one, so no folder is needed for it (pivot_root(2), NOTES).
+        Step("pivot_root", (".", "."), "pivot_root"),
+        # The working directory went along to the new root; the mount on top of it is the old one.
+        Step("chdir", ("..",), "stand in the old root"),
+    ]
 
 
-def let_go_of_old_root() -> None:
+def let_go_of_old_root() -> list[Step]:
     """Detach the old root and everything mounted below it, and step into the new one."""
-    umount2(".", Umount.DETACH)
-    os.chdir("/")
+    return [
+        Step("umount2", (".", int(Umount.DETACH)), "let go of the old root"),
+        Step("chdir", ("/",), "step into the new root"),
+    ]
+
+
+def _mount(source: str | None, target: str, fstype: str | None, flags: MountFlag, data: str | None, *, why: str) -> Step:
+    return Step("mount", (source, target, fstype, int(flags), data), why)
+
+
+def _set_attributes(
+    path: str, attributes: MountAttr, *, recursive: bool = False, tolerate: tuple[int, ...] = ()
+) -> Step:
+    # ABI: struct mount_attr, linux/mount.h.
+    attr = struct.pack("<4Q", int(attributes), 0, 0, 0)
+    flags = int(AtFlag.RECURSIVE) if recursive else 0
+    return Step("mount_setattr", (AT_FDCWD, path, flags, attr, len(attr)), f"set {attributes.name} on {path}", tolerate=tolerate)

@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labkit.errors import InvalidSpec
-from labkit.linux.constants import MountFlag
-from labkit.linux.syscalls import mount
+from labkit.linux.steps import Step
 
-__all__ = ["mount_overlay", "overlay_options"]
+__all__ = ["overlay", "overlay_options"]
 
 _PAGE_BYTES = 4096
 
@@ -44,16 +43,16 @@ def overlay_options(
     return text
 
 
-def mount_overlay(
+def overlay(
     target: str, lowers: Sequence[str], *, upper: str | None = None, work: str | None = None, userxattr: bool = False
-) -> None:
+) -> list[Step]:
     """Mount the union of ``lowers`` (topmost first) and ``upper`` at ``target``.
 
-    Raises: OSError with EINVAL if upper and work lie on different file systems or on one that cannot hold an upper
+    Refused with EINVAL if upper and work lie on different file systems or on one that cannot hold an upper
     layer, ESTALE if a layer changed places, ELOOP for too deep a stack, EPERM in a user namespace before Linux 5.11.
     """
     options = overlay_options(lowers, upper=upper, work=work, userxattr=userxattr)
-    mount("labkit-overlay", target, "overlay", MountFlag(0), options)
+    return [Step("mount", ("labkit-overlay", target, "overlay", 0, options), f"mount an overlay at {target}")]
 
 
 def _escape(path: str) -> str:

@@ -53,7 +53,9 @@ NS_FILES: dict[NS, str] = {
 class CloneFlag(IntFlag):
     """Further flags of clone3(2); linux/sched.h. The namespace kinds are in `NS`."""
 
+    VM = 0x0000_0100
     PIDFD = 0x0000_1000
+    VFORK = 0x0000_4000
     PARENT = 0x0000_8000
     CLEAR_SIGHAND = 0x1_0000_0000
     INTO_CGROUP = 0x2_0000_0000

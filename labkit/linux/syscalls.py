@@ -37,6 +37,7 @@ __all__ = [
     "mount",
     "mount_setattr",
     "move_mount",
+    "open_in_root",
     "open_tree",
     "pivot_root",
     "prctl",
@@ -50,6 +51,7 @@ AT_FDCWD = -100
 
 # clone3(2) and its followers have the same number on every machine since Linux 5.0; the older ones do not.
 _CLONE3, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 435, 428, 429, 430, 431, 432, 442
+_OPENAT2 = 437
 _PIVOT_ROOT_AND_SECCOMP = {"x86_64": (155, 317), "aarch64": (41, 277), "riscv64": (41, 277)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +97,7 @@ def _machine_numbers() -> tuple[int, int]:
     return _PIVOT_ROOT_AND_SECCOMP[machine]
 
 
-class _CloneArgs(ctypes.Structure):
+class CloneArgs(ctypes.Structure):
     # ABI: struct clone_args, linux/sched.h; every field is 64 bits and 8-byte aligned.
     _fields_ = [
         (name, c_uint64)
@@ -105,11 +107,21 @@ class _CloneArgs(ctypes.Structure):
         )
     ]  # fmt: skip
 
+    @classmethod
+    def make(cls, flags: int, *, pidfd_address: int, exit_signal: int, cgroup_fd: int = -1) -> CloneArgs:
+        """Return arguments that ask for a pidfd (written to ``pidfd_address``) and, with ``cgroup_fd``, a birth in that cgroup."""
+        args = cls(flags=flags | CloneFlag.PIDFD, pidfd=pidfd_address, exit_signal=exit_signal)
+        if cgroup_fd >= 0:
+            args.flags |= CloneFlag.INTO_CGROUP
+            args.cgroup = cgroup_fd
+        return args
+
 
 _clone3 = _declare_syscall(c_void_p, c_size_t, library=_libc_locked)
 _pivot_root = _declare_syscall(c_char_p, c_char_p)
 _open_tree = _declare_syscall(c_int, c_char_p, c_uint)
 _move_mount = _declare_syscall(c_int, c_char_p, c_int, c_char_p, c_uint)
+_openat2 = _declare_syscall(c_int, c_char_p, c_void_p, c_size_t)
 _mount_setattr = _declare_syscall(c_int, c_char_p, c_uint, c_void_p, c_size_t)
 _fsopen = _declare_syscall(c_char_p, c_uint)
 _fsconfig = _declare_syscall(c_int, c_uint, c_char_p, c_char_p, c_int)
@@ -129,10 +141,7 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int = -1) -> tuple[int, i
     See: clone(2).
     """
     pidfd = c_int(-1)
-    args = _CloneArgs(flags=flags | CloneFlag.PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
-    if cgroup_fd >= 0:
-        args.flags |= CloneFlag.INTO_CGROUP
-        args.cgroup = cgroup_fd
+    args = CloneArgs.make(flags, pidfd_address=ctypes.addressof(pidfd), exit_signal=exit_signal, cgroup_fd=cgroup_fd)
     pid = _clone3(_CLONE3, ctypes.addressof(args), ctypes.sizeof(args))
     if pid < 0:
         number = ctypes.get_errno()
@@ -204,6 +213,17 @@ def move_mount(from_fd: int, to_path: str, *, to_dir_fd: int = AT_FDCWD) -> None
 class _MountAttrArgs(ctypes.Structure):
     # ABI: struct mount_attr, linux/mount.h.
     _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+def open_in_root(root_fd: int, path: str, flags: int) -> int:
+    """Open ``path`` as if the folder ``root_fd`` were ``/``: neither ``..`` nor a symbolic link leads out of it.
+
+    Raises: OSError (ENOENT, ELOOP, ENOSYS before Linux 5.6). See: openat2(2) (RESOLVE_IN_ROOT).
+    """
+    # ABI: struct open_how, linux/openat2.h.
+    how = (c_uint64 * 3)(flags | os.O_CLOEXEC, 0, 0x10)
+    result = _openat2(_OPENAT2, root_fd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return _check(result, f"openat2({path!r}, RESOLVE_IN_ROOT)", path)
 
 
 def mount_setattr(

@@ -1,0 +1,249 @@
+"""The plan of a container: every system call between ``clone3`` and ``execve``, in order.
+
+`container_steps` turns a `Spec` into a list of steps before anything is started. The child carries them out::
+
+    die with the launcher -> join v1 cgroups -> wait for "go" (the id maps are written) -> cgroup namespace
+    -> become uid 0 inside -> hostname, loopback -> private mounts -> root filesystem -> /proc, /dev, ...
+    -> mask paths -> let go of the old root -> terminal, standard streams -> limits -> capabilities, user
+    -> no_new_privs -> seccomp -> execve
+
+The order matters: each step needs a power that a later one gives away. The file tree is in `labkit.container.tree`.
+
+Leaves out: a reaping init (PID 1 is the program itself, as with ``docker run`` without ``--init``).
+See: namespaces(7), capabilities(7), OCI Runtime Specification, runtime.md ("Lifecycle").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labkit.container import tree
+from labkit.container.spec import DEFAULT_PATH, Spec
+from labkit.container.users import Identity
+from labkit.isolation import capabilities
+from labkit.isolation.loopback import loopback_up
+from labkit.linux.constants import NS, CloneFlag, Prctl
+from labkit.linux.steps import Step, Struct
+from labkit.linux.syscalls import AT_FDCWD
+
+__all__ = ["GO", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps", "environment_of"]
+
+#: What the launcher says once the id maps are written.
+GO = b"go"
+#: The step of `enter_steps` whose answer is the program's pid.
+SECOND_CHILD = "start the second child"
+#: Where the master side of the container's terminal is put: a number that nothing else has.
+_TTY_MASTER_FD = 900
+_HIGH_FD = 901
+_TIOCSPTLCK, _TIOCGPTPEER = 0x4004_5431, 0x5441  # asm-generic/ioctls.h
+_NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFds:
+    """Descriptors that the child inherits. Host paths are opened before the clone, with the launcher's rights.
+
+    ``status`` is the child's end of the socket pair, ``other_status`` the launcher's, which the child must not hold open.
+    ``trees`` are detached mounts by name: ``lower:0`` ..., ``writable``, ``mount:0`` ...
+    """
+
+    status: int
+    other_status: int
+    stdio: tuple[int, int, int]
+    tasks: tuple[int, ...] = ()
+    trees: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the plan must know of the launcher and of the image: ids, capabilities, v1 hierarchies."""
+
+    identity: Identity | None
+    last_capability: int
+    permitted: int
+    v1_hierarchies: tuple[str, ...] = ()
+
+
+def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> list[Step]:
+    """Return the steps that make a new container; ``stage`` is an empty folder that its scratch tmpfs covers."""
+    wanted = NS(spec.namespaces)
+    steps = [
+        *_die_with_launcher_from_the_start(fds),
+        *_join_v1_cgroups(fds.tasks),
+        Step("recvfrom", (fds.status, bytes(16), 16, 0, None, None), "wait for the id maps", least=len(GO)),
+    ]
+    if NS.CGROUP in wanted:
+        # Not by clone3: the new namespace's root is the cgroup at that moment, and it must be the container's.
+        steps.append(Step("unshare", (int(NS.CGROUP),), "make a cgroup namespace"))
+    if NS.USER in wanted:
+        steps += _become_root()
+    if spec.hostname and NS.UTS in wanted:
+        hostname = os.fsencode(spec.hostname)
+        steps.append(Step("sethostname", (hostname, len(hostname)), "set the host name"))
+    if spec.loopback_up and NS.NET in wanted:
+        steps += loopback_up()
+    if NS.MNT in wanted:
+        steps += tree.tree_steps(spec, fds.trees, stage=stage, v1_hierarchies=facts.v1_hierarchies)
+    return steps + _program_steps(spec, fds, facts)
+
+
+def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_memory: bool) -> list[Step]:
+    """Return the steps that run ``spec.command`` inside a running container, as nsenter(1) does.
+
+    Joining a PID namespace holds for children only, so the child that joins clones a second one, which is adopted by
+    the launcher (CLONE_PARENT) and becomes the program. The first waits for that (CLONE_VFORK), then exits; the
+    answer to its clone3 is the pid. See: setns(2).
+    """
+    wanted = NS(spec.namespaces)
+    second = [*_die_with_launcher_from_the_start(fds)]
+    if NS.USER in wanted:
+        second += _become_root()
+    second += _program_steps(spec, fds, facts)
+    flags = CloneFlag.PARENT | CloneFlag.VFORK | (CloneFlag.VM if share_memory else 0)
+    # ABI: struct clone_args, linux/sched.h: flags first, then ten more words.
+    args = struct.pack("<11Q", int(flags), *[0] * 10)
+    # The second child gets the answer 0, which is below `least` and tolerated as errno 0: it takes the next step. The
+    # first one gets a pid and skips to the end.
+    clone = Step("clone3", (args, len(args)), SECOND_CHILD, tolerate=(0,), least=1, skip_on_success=len(second))
+    joins = [Step("setns", (pidfd, int(wanted)), "join the container's namespaces")] if wanted else []
+    last = Step("exit_group", (0,), "end the first child")
+    return [*_join_v1_cgroups(fds.tasks), *joins, clone, *second, last]
+
+
+def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
+    steps = [Step("setsid", (), "start a session", tolerate=(errno.EPERM,))]
+    steps += _terminal(fds) if spec.terminal else _streams(fds.stdio)
+    for name, soft, hard in spec.rlimits:
+        steps.append(_rlimit(name, soft, hard))
+    steps.append(Step("umask", (0o022,), "set the umask"))
+    steps += _privileges(spec, facts)
+    steps += _die_with_launcher(fds)
+    steps.append(Step("chdir", (spec.cwd,), f"change to the working directory {spec.cwd}"))
+    if spec.seccomp_hex:
+        steps.append(_load_filter(bytes.fromhex(spec.seccomp_hex)))
+    return steps + _execute(spec, environment_of(spec, facts.identity))
+
+
+def _die_with_launcher_from_the_start(fds: ChildFds) -> list[Step]:
+    return [Step("close", (fds.other_status,), "let go of the launcher's end"), *_die_with_launcher(fds)]
+
+
+def _die_with_launcher(fds: ChildFds) -> list[Step]:
+    """Be killed when the launcher ends; a change of user clears the wish (prctl(2)), so it is made again after one.
+
+    The launcher may have died just before: then sending fails, as nobody holds the other end.
+    """
+    alive = (fds.status, b"alive", 5, int(socket.MSG_NOSIGNAL), None, 0)
+    return [
+        Step("prctl", (int(Prctl.SET_PDEATHSIG), int(signal.SIGKILL), 0, 0, 0), "die with the launcher"),
+        Step("sendto", alive, "see that the launcher lives"),
+    ]
+
+
+def _join_v1_cgroups(tasks: tuple[int, ...]) -> list[Step]:
+    # "0" is the writer itself: the one form that cgroup v1 carries out without waiting for an RCU grace period.
+    return [Step("write", (fd, b"0", 1), "join the cgroup") for fd in tasks]
+
+
+def _become_root() -> list[Step]:
+    why = "become root inside the user namespace"
+    return [
+        # Refused where the namespace's maps are single ids (user_namespaces(7), "setgroups").
+        Step("setgroups", (0, None), why, tolerate=(errno.EPERM,)),
+        Step("setresgid", (0, 0, 0), why),
+        Step("setresuid", (0, 0, 0), why),
+    ]
+
+
+def _streams(stdio: tuple[int, int, int]) -> list[Step]:
+    # First out of the way of 0, 1 and 2, or the second dup3 could overwrite what the third one needs.
+    high = [Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), "connect the standard streams") for n, fd in enumerate(stdio)]
+    return high + [Step("dup3", (_HIGH_FD + n, n, 0), "connect the standard streams") for n in range(3)]
+
+
+def _terminal(fds: ChildFds) -> list[Step]:
+    """Make a terminal in the container's own devpts, and send its master side to the launcher. See: pty(7)."""
+    why = "make a terminal"
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    return [
+        Step("openat", (AT_FDCWD, "/dev/ptmx", flags, 0), why, result_to_next=True),
+        Step("dup3", (0, _TTY_MASTER_FD, os.O_CLOEXEC), why),
+        Step("ioctl", (_TTY_MASTER_FD, _TIOCSPTLCK, bytes(4)), "unlock the terminal"),
+        Step("ioctl", (_TTY_MASTER_FD, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY), why, result_to_next=True),
+        Step("dup3", (0, _HIGH_FD, os.O_CLOEXEC), why),
+        *(Step("dup3", (_HIGH_FD, n, 0), "connect the standard streams") for n in range(3)),
+        Step("ioctl", (0, termios.TIOCSCTTY, 0), "take the terminal as the controlling one"),
+        Step("sendmsg", (fds.status, _message_with_fd(_TTY_MASTER_FD), 0), "send the terminal's master side"),
+    ]
+
+
+def _message_with_fd(fd: int) -> Struct:
+    # ABI: struct msghdr and cmsghdr, sys/socket.h: one byte of data, one descriptor (SCM_RIGHTS).
+    control = struct.pack("<QiiIxxxx", 20, socket.SOL_SOCKET, socket.SCM_RIGHTS, fd)
+    vector = Struct(struct.pack("<QQ", 0, 3), ((0, b"tty"),))
+    header = struct.pack("<QIxxxxQQQQIxxxx", 0, 0, 0, 1, 0, len(control), 0)
+    return Struct(header, ((16, vector), (32, control)))
+
+
+def _rlimit(name: str, soft: int, hard: int) -> Step:
+    # ABI: struct rlimit64, two unsigned words; -1 is RLIM_INFINITY.
+    limit = struct.pack("<qq", soft, hard)
+    return Step("prlimit64", (0, int(getattr(resource, name)), limit, None), f"set {name}")
+
+
+def _privileges(spec: Spec, facts: Facts) -> list[Step]:
+    steps: list[Step] = []
+    mask = None if spec.capabilities is None else capabilities.parse_capabilities(spec.capabilities)
+    if mask is not None:
+        steps += capabilities.limit_bounding_set(mask, last=facts.last_capability)
+    identity = facts.identity
+    if identity is not None and (identity.uid, identity.gid, identity.groups) != (0, 0, ()):
+        why = f"become user {spec.user}"
+        if identity.groups:
+            data = struct.pack(f"<{len(identity.groups)}I", *identity.groups)
+            steps.append(Step("setgroups", (len(identity.groups), data), why))
+        steps.append(Step("setresgid", (identity.gid,) * 3, why))
+        steps.append(Step("setresuid", (identity.uid,) * 3, why))
+    if mask is not None:
+        # A user other than root has just lost every capability (capabilities(7)); none may come back.
+        keep = mask & facts.permitted if identity is None or identity.uid == 0 else 0
+        steps += capabilities.set_capabilities(keep)
+    if spec.no_new_privs:
+        steps.append(Step("prctl", (int(Prctl.SET_NO_NEW_PRIVS), 1, 0, 0, 0), "set no_new_privs"))
+    return steps
+
+
+def _load_filter(program: bytes) -> Step:
+    # ABI: struct sock_fprog, linux/filter.h: a 16-bit length, padding, a pointer. SECCOMP_SET_MODE_FILTER is 1.
+    fprog = Struct(struct.pack("<HxxxxxxQ", len(program) // 8, 0), ((8, program),))
+    return Step("seccomp", (1, 0, fprog), "load the seccomp filter")
+
+
+def environment_of(spec: Spec, identity: Identity | None) -> dict[str, str]:
+    """Return the program's environment: the few variables that a container has by itself, then the spec's own."""
+    environment = {"PATH": DEFAULT_PATH}
+    if spec.hostname:
+        environment["HOSTNAME"] = spec.hostname
+    if spec.terminal:
+        environment["TERM"] = "xterm"
+    if identity is not None:
+        environment["HOME"] = identity.home
+    return environment | dict(spec.env)
+
+
+def _execute(spec: Spec, environment: Mapping[str, str]) -> list[Step]:
+    """Try the command in each folder of PATH, as execvp(3) does; a name with a slash is taken as it is."""
+    name = spec.command[0]
+    folders = [""] if "/" in name else environment.get("PATH", DEFAULT_PATH).split(":")
+    paths = [f"{folder}/{name}" if folder else name for folder in folders]
+    variables = tuple(f"{key}={value}" for key, value in environment.items())
+    tries = [Step("execve", (path, spec.command, variables), f"run {name}", tolerate=_NOT_HERE) for path in paths]
+    return [*tries[:-1], Step("execve", (paths[-1], spec.command, variables), f"run {name}")]

@@ -1,0 +1,101 @@
+"""The root filesystem of a container: the steps that build it, in a mount namespace that nobody else sees.
+
+The child first gets everything it needs from the host as *detached mounts* (descriptors that the launcher opened), puts the
+root together on a scratch tmpfs, makes it ``/``, and only then attaches /proc, /dev and the rest. By then a
+symbolic link in an image (``/dev -> /etc``) leads to a place inside the container and nowhere else. The old root
+stays reachable by relative paths until the end, for two reasons: devices are bind-mounted from it, and the kernel allows a
+fresh /proc only where one is already fully visible.
+
+See: pivot_root(2), mount_namespaces(7), OCI Runtime Specification, config-linux.md ("Default Filesystems").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labkit.container.spec import MountSpec, Rootfs, Spec
+from labkit.isolation import mounts
+from labkit.isolation.overlay import overlay
+from labkit.linux.constants import MountFlag
+from labkit.linux.steps import Step
+from labkit.linux.syscalls import AT_FDCWD
+
+__all__ = ["tree_steps"]
+
+
+def tree_steps(spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchies: tuple[str, ...]) -> list[Step]:
+    """Return the steps from "make the mounts private" to a finished ``/`` with everything mounted."""
+    steps = mounts.private()
+    is_host = spec.rootfs.kind == "host"
+    if is_host and not spec.mounts:
+        return steps
+    steps += mounts.tmpfs(stage, data=f"size={spec.rootfs.size_bytes},mode=755")
+    if not is_host:
+        steps += _root_steps(spec.rootfs, trees, stage)
+        steps += mounts.pivot_into(f"{stage}/root")
+    for number, mount in enumerate(spec.mounts):
+        scratch = f"{'' if is_host else '.'}{stage}/{number}"
+        steps += _mount_steps(mount, trees.get(f"mount:{number}", -1), scratch=scratch, v1_hierarchies=v1_hierarchies)
+    if is_host:
+        return steps
+    if spec.cwd != "/":
+        steps += mounts.make_folders(spec.cwd)
+    for path in spec.masked_paths:
+        steps += mounts.mask(path)
+    for path in spec.readonly_paths:
+        steps += mounts.readonly(path)
+    if spec.rootfs.readonly:
+        steps += mounts.readonly_root()
+    return steps + mounts.let_go_of_old_root()
+
+
+def _root_steps(rootfs: Rootfs, trees: Mapping[str, int], stage: str) -> list[Step]:
+    root = f"{stage}/root"
+    steps = mounts.make_folders(root)[-1:]
+    if rootfs.kind == "tmpfs":
+        steps += mounts.tmpfs(root, flags=MountFlag.NOSUID, data=f"size={rootfs.size_bytes},mode=755")
+    elif rootfs.kind == "bind":
+        steps += _attach(trees["lower:0"], root)
+    else:
+        lowers = [f"{stage}/lower{number}" for number in range(len(rootfs.lowers))]
+        for number, path in enumerate(lowers):
+            steps += _attach(trees[f"lower:{number}"], path)
+        writable = f"{stage}/writable"
+        if rootfs.writable is not None:
+            steps += _attach(trees["writable"], writable)
+        steps += _union(root, lowers, writable, is_made=rootfs.writable is not None)
+    why = "link the folders of programs"
+    return steps + [Step("symlinkat", (target, AT_FDCWD, f"{root}{link}"), why) for link, target in rootfs.links]
+
+
+def _attach(tree_fd: int, target: str) -> list[Step]:
+    # Only the last folder is new: the stage above it is ours.
+    return mounts.attach(tree_fd, target)[-2:]
+
+
+def _union(target: str, lowers: list[str], writable: str, *, is_made: bool = False) -> list[Step]:
+    upper, work = f"{writable}/upper", f"{writable}/work"
+    made = [] if is_made else [step for path in (writable, upper, work) for step in mounts.make_folders(path)[-1:]]
+    return made + overlay(target, lowers, upper=upper, work=work, userxattr=True)
+
+
+def _mount_steps(
+    mount: MountSpec, tree_fd: int, *, scratch: str, v1_hierarchies: tuple[str, ...]
+) -> list[Step]:
+    """Attach one mount of the spec; ``scratch`` is a place on the stage, seen from the old root where the child stands."""
+    target = mount.target
+    if mount.kind == "bind":
+        return mounts.attach(tree_fd, target)
+    steps = mounts.make_folders(target)
+    if mount.kind == "overlay":
+        steps += mounts.make_folders(scratch)[-1:] + _attach(tree_fd, f"{scratch}/lower")
+        return steps + _union(target, [f"{scratch}/lower"], f"{scratch}/writable")
+    if mount.kind == "tmpfs":
+        flags, data = mounts.parse_options(mount.options)
+        return steps + mounts.tmpfs(target, flags=flags | MountFlag.NOSUID | MountFlag.NODEV, data=data)
+    if mount.kind == "cgroup":
+        return steps + mounts.cgroups(target, v1=v1_hierarchies)
+    if mount.kind == "dev":
+        return steps + mounts.dev(target, host_dev="./dev")
+    simple = {"proc": mounts.proc, "sysfs": mounts.sysfs, "mqueue": mounts.mqueue}
+    return steps + simple[mount.kind](target)

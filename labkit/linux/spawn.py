@@ -1,0 +1,116 @@
+"""A child that carries out a list of system calls and becomes a program, without ever running Python.
+
+A forked copy of a Python process is slow to make and slow to leave: its page tables are copied, every page it touches
+is copied, and all of it is thrown away by execve. So on x86-64 the child shares the launcher's memory (CLONE_VM), as
+vfork's children do, and runs only the 40 instructions below: load a record, make the call, look at the answer, go on. It uses
+no stack, writes nothing but the records' result words and the header, and ends in execve or exit_group.
+
+On other machines the child is a copy that runs the same steps in Python (`labkit.linux.steps.perform`).
+
+Leaves out: machine code for other machines.
+See: clone(2) (CLONE_VM), vfork(2), syscall(2) (registers), Intel SDM volume 2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from typing import NoReturn
+
+from labkit.linux.constants import NS, CloneFlag
+from labkit.linux.steps import Program
+from labkit.linux.syscalls import CloneArgs, clone3
+
+__all__ = ["shares_memory", "spawn_program"]
+
+# rdi: struct clone_args, rsi: its size, rdx: header {record under way, record refused}. rbx: the record; r12: the header.
+_X86_64 = bytes.fromhex(
+    "b8b3010000"  #         mov  eax, 435             clone3
+    "0f05"  #               syscall
+    "4885c0"  #             test rax, rax
+    "7401"  #               jz   child
+    "c3"  #                 ret                       the launcher goes on with the child's pid
+    "4989d4"  #      child: mov  r12, rdx
+    "498b1c24"  #           mov  rbx, [r12]           the first record
+    "49891c24"  #     next: mov  [r12], rbx           say where we are
+    "488b03"  #             mov  rax, [rbx]           the call's number
+    "488b7b08"  #           mov  rdi, [rbx+8]         and its six arguments
+    "488b7310"  #           mov  rsi, [rbx+16]
+    "488b5318"  #           mov  rdx, [rbx+24]
+    "4c8b5320"  #           mov  r10, [rbx+32]
+    "4c8b4328"  #           mov  r8,  [rbx+40]
+    "4c8b4b30"  #           mov  r9,  [rbx+48]
+    "0f05"  #               syscall
+    "48894338"  #           mov  [rbx+56], rax        keep the answer
+    "483b4340"  #           cmp  rax, [rbx+64]        at least what was expected?
+    "7c0f"  #               jl   refused
+    "488b4b48"  #           mov  rcx, [rbx+72]        is the answer a later step's argument?
+    "e303"  #               jrcxz done
+    "488901"  #             mov  [rcx], rax
+    "488b5b50"  #     done: mov  rbx, [rbx+80]        the next record
+    "ebc6"  #               jmp  next
+    "48f7d8"  #    refused: neg  rax                  -errno becomes errno
+    "4883f83f"  #           cmp  rax, 63
+    "770d"  #               ja   fatal
+    "480fa34358"  #         bt   [rbx+88], rax        is that errno tolerated?
+    "7306"  #               jnc  fatal
+    "488b5b60"  #           mov  rbx, [rbx+96]        then the next record all the same
+    "ebb0"  #               jmp  next
+    "49895c2408"  #  fatal: mov  [r12+8], rbx         say which step was refused
+    "bf7f000000"  #         mov  edi, 127
+    "b8e7000000"  #         mov  eax, 231             exit_group
+    "0f05"  #               syscall
+)
+
+
+def _load_code() -> ctypes._CFunctionType | None:
+    """Put the instructions into memory that may be executed; None where the machine is another or forbids it."""
+    if os.uname().machine != "x86_64":
+        return None
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except (OSError, PermissionError):
+        return None  # a hardened kernel refuses memory that is writable and executable
+    page.write(_X86_64)
+    _pages.append(page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    # PYFUNCTYPE keeps the interpreter lock: nothing of Python may run between here and the return in the launcher.
+    return ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)(address)
+
+
+_pages: list[mmap.mmap] = []
+_spawn = _load_code()
+
+
+def shares_memory() -> bool:
+    """Tell whether children share the caller's memory (machine code) or are copies that run Python."""
+    return _spawn is not None
+
+
+def spawn_program(program: Program, flags: int, *, exit_signal: int, cgroup_fd: int = -1, copy: bool = False) -> tuple[int, int]:
+    """Clone a child in the new namespaces of ``flags`` that carries out ``program``; return ``(pid, pidfd)`` at once.
+
+    The caller must have one thread and must wait for the child's execve or end (watch a close-on-exec descriptor) before it
+    touches ``program`` again. ``copy`` forces the Python way. Raises: OSError as `clone3` does.
+    """
+    if _spawn is None or copy:
+        pid, pidfd = clone3(flags, exit_signal=exit_signal, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            _perform_and_exit(program)
+        return pid, pidfd
+    pidfd_box = ctypes.c_int(-1)
+    args = CloneArgs.make(
+        flags | CloneFlag.VM, pidfd_address=ctypes.addressof(pidfd_box), exit_signal=exit_signal, cgroup_fd=cgroup_fd
+    )
+    pid = int(_spawn(ctypes.addressof(args), ctypes.sizeof(args), program.header_address))
+    if pid < 0:
+        raise OSError(-pid, f"clone3({NS(flags & 0x7E020080)!r}): {os.strerror(-pid)}")
+    return pid, pidfd_box.value
+
+
+def _perform_and_exit(program: Program) -> NoReturn:
+    try:
+        program.run()  # ends in execve, or in a note of what was refused
+    finally:
+        os._exit(127)

@@ -1,0 +1,274 @@
+"""A container as a list of system calls, and two ways to carry such a list out.
+
+A `Step` is one system call with its arguments and what to make of the answer. Making a container is a list of about a hundred
+steps, put together before anything is started; so it can be printed, read and compared, and a refused step has a name.
+
+`perform` carries the steps out one after another in Python. `Program` packs them into memory for `labkit.linux.spawn`, whose few
+machine instructions do the same in a child that never runs Python at all.
+
+Leaves out: loops and conditions, but for "skip the next N when this one worked".
+See: syscalls(2), syscall(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["ANY_ERRNO", "Arena", "Arg", "Program", "Refused", "Step", "Struct", "perform", "syscall_number"]
+
+#: An argument: a number, a text or path (passed as a C string), raw bytes or a structure (by address), a list (argv), NULL.
+Arg: TypeAlias = "int | str | bytes | tuple[str, ...] | Struct | None"
+
+# The numbers differ by machine; what is not listed for one is not guessed. asm/unistd_64.h, asm-generic/unistd.h
+_X86_64 = {
+    "write": 1, "close": 3, "ioctl": 16, "socket": 41, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "execve": 59,
+    "fcntl": 72, "chdir": 80, "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119,
+    "capset": 126, "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170,
+    "exit_group": 231, "openat": 257, "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292,
+    "prlimit64": 302, "setns": 308, "seccomp": 317,
+}  # fmt: skip
+_GENERIC = {
+    "dup3": 24, "fcntl": 25, "ioctl": 29, "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "umount2": 39, "mount": 40,
+    "pivot_root": 41, "chdir": 49, "openat": 56, "close": 57, "write": 64, "capset": 91, "exit_group": 94,
+    "unshare": 97, "setresuid": 147, "setresgid": 149, "setsid": 157, "setgroups": 159, "sethostname": 161,
+    "umask": 166, "prctl": 167, "socket": 198, "sendto": 206, "recvfrom": 207, "sendmsg": 211, "execve": 221,
+    "prlimit64": 261, "setns": 268, "seccomp": 277,
+}  # fmt: skip
+#: Calls since Linux 5.0 have one number everywhere.
+_SINCE_5 = {"open_tree": 428, "move_mount": 429, "clone3": 435, "openat2": 437, "mount_setattr": 442}
+_NUMBERS = {"x86_64": _X86_64 | _SINCE_5, "aarch64": _GENERIC | _SINCE_5, "riscv64": _GENERIC | _SINCE_5}
+
+_OWN_NUMBERS = _NUMBERS.get(os.uname().machine, {})
+
+#: For `Step.tolerate`: whatever the kernel answers, go on.
+ANY_ERRNO = tuple(range(1, 64))
+
+
+def syscall_number(call: str) -> int:
+    """Return the number of a system call on this machine. Raises: OSError with ENOSYS for a machine or call unknown here."""
+    try:
+        return _OWN_NUMBERS[call]
+    except KeyError:
+        raise OSError(errno.ENOSYS, f"labkit does not know the number of {call}(2) on {os.uname().machine}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A C structure that holds pointers: ``data`` with zeros where the addresses of ``pointers`` (offset, argument) go."""
+
+    data: bytes
+    pointers: tuple[tuple[int, Arg], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One system call. ``why`` names it for people; an answer below ``least`` is a refusal unless its errno is tolerated."""
+
+    call: str
+    args: tuple[Arg, ...]
+    why: str
+    tolerate: tuple[int, ...] = ()
+    least: int = 0
+    skip_on_success: int = 0
+    result_to_next: bool = False
+
+    def __str__(self) -> str:
+        words = ", ".join(_show(arg) for arg in self.args)
+        return f"{self.call}({words})"
+
+
+class Refused(OSError):
+    """A step that the kernel refused; ``step`` says which."""
+
+    def __init__(self, number: int, step: Step) -> None:
+        super().__init__(number, f"{step.why}: {step}: {os.strerror(number) if number else 'end of file'}")
+        self.step = step
+
+
+def _show(arg: Arg) -> str:
+    if arg is None:
+        return "NULL"
+    if isinstance(arg, Struct):
+        return "{" + ", ".join(_show(target) for _, target in arg.pointers) + "}"
+    if isinstance(arg, tuple):
+        return "[" + ", ".join(map(repr, arg)) + "]"
+    if isinstance(arg, bytes):
+        return f"<{len(arg)} bytes>" if len(arg) > 16 else repr(arg)
+    if isinstance(arg, int) and not -4096 < arg < 4096:
+        return f"{arg:#x}"
+    return repr(arg) if isinstance(arg, str) else str(int(arg))
+
+
+class Arena:
+    """The memory of one program: argument data and records, at addresses that do not move.
+
+    It is shared with children even when they are copies (MAP_SHARED), so what a child notes there can be read here.
+    """
+
+    def __init__(self, size_bytes: int = 1 << 20) -> None:
+        self.pages = mmap.mmap(-1, size_bytes)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.pages))
+        self.size_bytes = size_bytes
+        self._used = 0
+        self._texts: dict[bytes, int] = {}
+
+    def reset(self) -> None:
+        """Forget everything: the next program begins at the start."""
+        self._used = 0
+        self._texts.clear()
+
+    def take(self, size_bytes: int) -> int:
+        """Return the offset of ``size_bytes`` fresh bytes, aligned as structures need it. Raises: OSError with E2BIG."""
+        offset = self._used
+        self._used += -(-size_bytes // 8) * 8
+        if self._used > self.size_bytes:
+            raise OSError(errno.E2BIG, "the command and its environment are too long")
+        return offset
+
+    def place(self, data: bytes) -> int:
+        """Copy ``data`` in and return its address."""
+        offset = self.take(len(data))
+        self.pages[offset : offset + len(data)] = data
+        return self.address + offset
+
+    def text(self, text: str) -> int:
+        """Return the address of ``text`` as a C string; equal texts share one."""
+        data = os.fsencode(text) + b"\0"
+        address = self._texts.get(data)
+        if address is None:
+            address = self._texts[data] = self.place(data)
+        return address
+
+    def value(self, arg: Arg) -> int:
+        """Return what goes into the argument's register."""
+        if isinstance(arg, int):
+            return arg
+        if arg is None:
+            return 0
+        if isinstance(arg, str):
+            return self.text(arg)
+        if isinstance(arg, bytes):
+            return self.place(arg)
+        if isinstance(arg, Struct):
+            data = bytearray(arg.data)
+            for offset, target in arg.pointers:
+                struct.pack_into("<Q", data, offset, self.value(target))
+            return self.place(bytes(data))
+        pointers = [self.text(word) for word in arg]
+        return self.place(struct.pack(f"<{len(pointers) + 1}Q", *pointers, 0))
+
+
+# ABI: one record of 13 words a step, read by the instructions in labkit/linux/spawn.py:
+# number, six arguments, result, least, where the result goes too, next record, tolerated errnos (bit mask), next if tolerated.
+_RECORD = struct.Struct("<13q")
+_WORD = struct.Struct("<q")
+_RESULT_OFFSET = 7 * 8
+_NO_ARGS = (0,) * 6
+
+
+class Program:
+    """Steps packed into an arena, with the notes of a run: the record under way and the record refused.
+
+    The arena belongs to this program until the child has become something else.
+    """
+
+    def __init__(self, steps: Sequence[Step], arena: Arena) -> None:
+        self.steps = steps
+        self.arena = arena
+        arena.reset()
+        self._header = arena.take(16)
+        self._records = arena.take(len(steps) * _RECORD.size)
+        self.header_address = arena.address + self._header
+        self._note(0, 0)
+        self._note(1, -1)
+        at = self._records
+        for step in steps:
+            self._pack(at, step)
+            at += _RECORD.size
+
+    def _pack(self, at: int, step: Step) -> None:
+        value = self.arena.value
+        values = [value(arg) for arg in step.args]
+        following = self.arena.address + at + _RECORD.size
+        mask = 0
+        for number in step.tolerate:
+            mask |= 1 << number
+        _RECORD.pack_into(
+            self.arena.pages, at, syscall_number(step.call), *values, *_NO_ARGS[len(values) :], 0, step.least,
+            following + 8 if step.result_to_next else 0, following + step.skip_on_success * _RECORD.size,
+            _signed(mask), following,
+        )  # fmt: skip
+
+    def _note(self, word: int, index: int) -> None:
+        address = 0 if index < 0 else self.arena.address + self._records + index * _RECORD.size
+        _WORD.pack_into(self.arena.pages, self._header + 8 * word, address)
+
+    def _noted(self, word: int) -> int | None:
+        (address,) = _WORD.unpack_from(self.arena.pages, self._header + 8 * word)
+        return None if address == 0 else int(address - self.arena.address - self._records) // _RECORD.size
+
+    @property
+    def current(self) -> Step:
+        """The step that the run reached last."""
+        return self.steps[self._noted(0) or 0]
+
+    @property
+    def refused(self) -> tuple[Step, int] | None:
+        """The step that ended the run and the errno it got (0: an end of file), if one was refused."""
+        index = self._noted(1)
+        return None if index is None else (self.steps[index], -min(0, self.result_of(index)))
+
+    def result_of(self, index: int) -> int:
+        """Return what the kernel answered to step ``index``: a result, or a negative errno."""
+        return int(_WORD.unpack_from(self.arena.pages, self._records + index * _RECORD.size + _RESULT_OFFSET)[0])
+
+    def run(self) -> None:
+        """Carry the steps out here, in Python, with the same notes. Raises: Refused."""
+        for index, result in _carry_out(self.steps, self.arena):
+            self._note(0, index)
+            _WORD.pack_into(self.arena.pages, self._records + index * _RECORD.size + _RESULT_OFFSET, result)
+            if _is_refused(self.steps[index], result):
+                self._note(1, index)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _is_refused(step: Step, result: int) -> bool:
+    return result < step.least and -min(0, result) not in step.tolerate
+
+
+# ABI: syscall(2) is variadic and takes longs; the arguments are wrapped one by one where it is called.
+_syscall = ctypes.CDLL(None, use_errno=True)["syscall"]
+_syscall.restype = ctypes.c_long
+
+
+def _carry_out(steps: Sequence[Step], arena: Arena) -> Iterator[tuple[int, int]]:
+    """Make the calls one after another; yield each step's index and answer, and raise after a refused one."""
+    index, carried = 0, None
+    while index < len(steps):
+        step = steps[index]
+        args = step.args if carried is None else (carried, *step.args[1:])
+        values = [ctypes.c_long(arena.value(arg)) for arg in args]
+        result = _syscall(ctypes.c_long(syscall_number(step.call)), *values)
+        if result < 0:
+            result = -ctypes.get_errno()
+        yield index, result
+        if _is_refused(step, result):
+            raise Refused(-min(0, result), step)
+        carried = result if step.result_to_next else None
+        index += 1 + (step.skip_on_success if result >= step.least else 0)
+
+
+def perform(steps: Sequence[Step]) -> None:
+    """Carry ``steps`` out in the calling process. Raises: Refused (an OSError) at the first one that is refused."""
+    for _ in _carry_out(steps, Arena()):
+        pass
