@@ -1,0 +1,1 @@
+"""Tests of labkit; they mirror its folders. What they share is in `tests.support`."""

@@ -1,0 +1,66 @@
+"""What every test gets: the leak check around it, ``@requires``, and the table of features at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.leaks import Snapshot, become_subreaper, wait_for_leaks_since
+from tests.support.report import FeatureReport
+
+_AT_START = pytest.StashKey[Snapshot]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--must-have``."""
+    parser.addoption("--must-have", metavar="FILE|a,b", help="features that must be present and used, or the run fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks and begin to count."""
+    config.addinivalue_line("markers", "requires(*features): skip where the machine lacks one of them")
+    config.addinivalue_line("markers", "bare: also run as a user without delegated cgroup and without /etc/subuid")
+    config.pluginmanager.register(FeatureReport.from_config(config), "labkit-features")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Take orphans in, and remember what was there before the first test."""
+    become_subreaper()
+    session.config.stash[_AT_START] = Snapshot.take()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves a process, mount, cgroup, interface, folder, namespace, thread or descriptor behind."""
+    before = Snapshot.take()
+    yield
+    left = wait_for_leaks_since(before)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """End the resident launcher and demand that nothing at all is left."""
+    left = _left_at_the_end(session)
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    yield
+    if left:
+        print("\nthe whole test run left behind:\n  " + "\n  ".join(left), file=sys.stderr)
+
+
+def _left_at_the_end(session: pytest.Session) -> list[str]:
+    container, cgroups = (sys.modules.get(f"labkit.{name}") for name in ("container", "isolation.cgroups"))
+    if container is not None:
+        container.shutdown()
+    if cgroups is not None:
+        cgroups.default_parent().close()
+    before = session.config.stash.get(_AT_START, None)
+    if before is None:
+        return []
+    left = wait_for_leaks_since(before, resident=False)
+    # pytest and its plugins open files of their own during a run; labkit's descriptors were checked test by test.
+    return [words for words in left if not words.startswith("descriptor:")]

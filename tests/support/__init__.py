@@ -1,0 +1,31 @@
+"""What tests share: features of the machine, children in which a test may do what it must not do itself, leak checks.
+
+::
+
+    from tests.support import in_child, requires
+
+    @requires("userns", "program:lsns")
+    def test_a_child_of_clone3_sees_itself_as_pid_1(): ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.child import ChildFailed, in_child, run_python
+from tests.support.features import FEATURES, Probe, has, probe, requires
+
+__all__ = [
+    "FEATURES",
+    "PROJECT",
+    "ChildFailed",
+    "Probe",
+    "has",
+    "in_child",
+    "probe",
+    "requires",
+    "run_python",
+]
+
+#: The top folder of the checkout.
+PROJECT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,326 @@
+"""What a test may leave behind, and how to see it: a snapshot before, one after, and the difference as sentences.
+
+Looked at: processes that descend from this one (it is a child subreaper, so orphans come back to it), mounts, cgroups,
+network interfaces, run folders, this process's own descriptors, namespaces and labkit threads, and the descriptors of
+labkit's resident launcher. Allowed is exactly one launcher with what belongs to it: its run folder, its socket, and the
+empty parent cgroup of this process with its lock. Things that a living program of somebody else holds are not ours.
+
+Leaves out: files under the working folder and the temporary folder that do not carry labkit's name.
+See: prctl(2) (PR_SET_CHILD_SUBREAPER), proc_locks(5), proc_pid_fd(5).
+"""
+
+from __future__ import annotations
+
+import gc
+import glob
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from tests.support.hierarchies import mounted_hierarchies
+
+__all__ = ["RUN_FOLDERS", "Snapshot", "become_subreaper", "leaks_since", "wait_for_leaks_since"]
+
+#: Where labkit keeps things of running containers: its own rule stands in `labkit.container.runfolder`.
+RUN_FOLDERS = ("/run/labkit*", "$XDG_RUNTIME_DIR/labkit*", "/tmp/labkit*")
+#: How long an end that is under way (a killed process, a group being emptied) may take.
+GRACE_S = 2.0
+_LAUNCHER_MARK = b"labkit.container.resident"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is at one moment; each field maps a key that stays the same to words for a person."""
+
+    processes: dict[int, str]
+    mounts: dict[str, str]
+    cgroups: dict[str, str]
+    interfaces: dict[str, str]
+    run_folders: dict[str, str]
+    descriptors: dict[tuple[int, str], str]
+    namespaces: dict[str, str]
+    threads: dict[int, str]
+    launcher_descriptors: dict[tuple[int, int, str], str]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        """Look at everything now; costs a few milliseconds at most."""
+        processes = _descendants()
+        launchers = [pid for pid, words in processes.items() if _LAUNCHER_MARK.decode() in words]
+        return cls(
+            processes=processes,
+            mounts=_mounts(),
+            cgroups=_cgroups(),
+            interfaces={name: name for _, name in socket.if_nameindex() if name.startswith("labkit-")},
+            run_folders=_run_folders(),
+            descriptors={(fd, target): f"{fd} -> {target}" for fd, target in _descriptors("self")},
+            namespaces={f"{kind}: {target}": target for kind, target in _links("/proc/self/ns")},
+            threads=_labkit_threads(),
+            launcher_descriptors={
+                (pid, fd, target): f"{fd} -> {target}" for pid in launchers for fd, target in _descriptors(str(pid))
+            },
+        )
+
+
+_WORDS = {
+    "processes": "process",
+    "mounts": "mount",
+    "cgroups": "cgroup",
+    "interfaces": "network interface",
+    "run_folders": "run folder",
+    "descriptors": "descriptor",
+    "namespaces": "namespace of pytest itself",
+    "threads": "thread",
+    "launcher_descriptors": "descriptor of the launcher",
+}
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become children of this process instead of the machine's init."""
+    from labkit.linux.constants import Prctl
+    from labkit.linux.syscalls import prctl
+
+    prctl(Prctl.SET_CHILD_SUBREAPER, 1)
+
+
+def wait_for_leaks_since(before: Snapshot, *, resident: bool = True, grace_s: float = GRACE_S) -> list[str]:
+    """Return what is new since ``before``, after giving what is just ending the time to end."""
+    found = leaks_since(before, resident=resident)
+    if not found:
+        return found
+    gc.collect()  # a descriptor in a reference cycle is closed late, but it is closed
+    deadline_s = time.monotonic() + grace_s
+    while (found := leaks_since(before, resident=resident)) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    return found
+
+
+def leaks_since(before: Snapshot, *, resident: bool = True) -> list[str]:
+    """Return a sentence for each thing that is new since ``before``; ``resident`` allows one launcher."""
+    _reap_orphans(before)
+    now = Snapshot.take()
+    found = []
+    for field in fields(Snapshot):
+        old, new = getattr(before, field.name), getattr(now, field.name)
+        fresh = {key: words for key, words in new.items() if key not in old}
+        if fresh:
+            fresh = _without_allowed(field.name, fresh, before, now, resident=resident)
+        found += [f"{_WORDS[field.name]}: {words}" for words in fresh.values()]
+    return found
+
+
+def _without_allowed(
+    kind: str, fresh: dict[object, str], before: Snapshot, now: Snapshot, *, resident: bool
+) -> dict[object, str]:
+    """Return ``fresh`` without what belongs to the one resident launcher or to a living program of somebody else."""
+    launchers = [pid for pid, words in now.processes.items() if _LAUNCHER_MARK.decode() in words]
+    allowed = resident and len(launchers) <= 1
+    if kind == "processes":
+        return {pid: words for pid, words in fresh.items() if not (allowed and pid in launchers)}
+    if kind in ("cgroups", "run_folders"):
+        return {path: words for path, words in fresh.items() if not _is_held(str(path), now, ours=allowed)}
+    if kind == "descriptors":
+        sockets = [key for key in fresh if _is_seqpacket(key)]
+        control = sockets[:1] if allowed and launchers and len(_seqpackets(now)) <= 1 else []
+        return {
+            key: words
+            for key, words in fresh.items()
+            if key not in control and not (allowed and _is_parent_lock(words, now))
+        }
+    if kind == "launcher_descriptors":
+        known = {pid for pid, _, _ in before.launcher_descriptors}
+        # A launcher that is new has its first descriptors; there is nothing to compare them with.
+        return {key: words for key, words in fresh.items() if isinstance(key, tuple) and key[0] in known}
+    return fresh
+
+
+def _is_held(path: str, now: Snapshot, *, ours: bool) -> bool:
+    """Tell whether ``path`` is in use by a living program: by one of ours only as the top folder that it locks."""
+    holders = _lock_holders(path) | _lock_holders(f"{path}/lock")
+    family = {os.getpid(), *now.processes}
+    if holders & family:
+        return ours
+    top = path
+    while os.path.basename(os.path.dirname(top)).startswith("labkit-"):
+        top = os.path.dirname(top)
+    above = _lock_holders(top) | _lock_holders(f"{top}/lock")
+    if above & family:
+        # The launcher's folder holds its lock and its stage; anything more is an entry of a container.
+        return ours and os.path.basename(path) in ("lock", "stage")
+    return bool(holders or above) or _is_base_in_use(path, now)
+
+
+def _is_base_in_use(path: str, now: Snapshot) -> bool:
+    if "/sys/fs/cgroup" in path or not os.path.isdir(path):
+        return False
+    inner = [f"{path}/{name}" for name in os.listdir(path) if name.startswith("labkit-")]
+    return bool(inner) and all(_lock_holders(f"{folder}/lock") for folder in inner)
+
+
+def _lock_holders(path: str) -> set[int]:
+    """Return the processes that hold a flock(2) on ``path``."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return set()
+    key = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with open("/proc/locks") as file:
+        rows = [line.split() for line in file]
+    return {int(row[4]) for row in rows if len(row) == 8 and row[1] == "FLOCK" and row[5] == key}
+
+
+def _is_parent_lock(words: str, now: Snapshot) -> bool:
+    target = words.partition(" -> ")[2]
+    return target in now.cgroups and os.getpid() in _lock_holders(target)
+
+
+def _is_seqpacket(key: object) -> bool:
+    if not isinstance(key, tuple) or not str(key[1]).startswith("socket:"):
+        return False
+    try:
+        with socket.socket(fileno=os.dup(key[0])) as twin:
+            return twin.family == socket.AF_UNIX and twin.type == socket.SOCK_SEQPACKET
+    except OSError:
+        return False
+
+
+def _seqpackets(now: Snapshot) -> list[tuple[int, str]]:
+    return [key for key in now.descriptors if _is_seqpacket(key)]
+
+
+def _descendants() -> dict[int, str]:
+    """Return all processes below this one, with the command of each."""
+    found: dict[int, str] = {}
+    waiting = [os.getpid()]
+    while waiting:
+        for child in _children(waiting.pop()):
+            found[child] = _command(child)
+            waiting.append(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                children += map(int, file.read().split())
+    except OSError:  # it has just ended
+        pass
+    return children
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            line = file.read()
+        if not line:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                line = b"[" + file.read().strip() + b"]"
+    except OSError:
+        return f"{pid} (gone)"
+    words = line.replace(b"\0", b" ").strip().decode(errors="replace")
+    mark = _LAUNCHER_MARK.decode()
+    return f"{pid} {mark if mark in words else words[:120]}"
+
+
+def _reap_orphans(before: Snapshot) -> None:
+    """Collect orphans that have ended; a child whose `subprocess.Popen` is alive is left for its owner to wait for."""
+    ended = [pid for pid in _children(os.getpid()) if pid not in before.processes and _is_zombie(pid)]
+    if not ended:
+        return
+    owned = {popen.pid for popen in _unwaited_popens()}
+    for pid in ended:
+        if pid not in owned:
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _unwaited_popens() -> Iterable[subprocess.Popen[bytes]]:
+    return [item for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None]
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2].startswith(b"Z")
+    except OSError:
+        return False
+
+
+def _mounts() -> dict[str, str]:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        rows = [line.rstrip("\n").split(" ") for line in file]
+    return {row[0]: f"{row[4]} ({' '.join(row[row.index('-') + 1 :][:2])})" for row in rows}
+
+
+def _cgroups() -> dict[str, str]:
+    """Return labkit's groups at the top, beside and below this process's own group of each hierarchy."""
+    found: dict[str, str] = {}
+    for hierarchy in mounted_hierarchies():
+        own = hierarchy.own.removesuffix("/labkit-leaf")
+        for top in {hierarchy.mount, own}:
+            waiting = [top]
+            while waiting:
+                folder = waiting.pop()
+                for name in _folder_names(folder):
+                    if folder != top or name.startswith("labkit-"):
+                        path = f"{folder}/{name}"
+                        found[path] = path
+                        waiting.append(path)
+    return found
+
+
+def _folder_names(folder: str) -> list[str]:
+    try:
+        if os.stat(folder).st_nlink == 2:  # kernfs counts the folders in a folder: none here
+            return []
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _run_folders() -> dict[str, str]:
+    """Return what matches `RUN_FOLDERS`, and in folders of this user's launchers everything down to two levels."""
+    found: dict[str, str] = {}
+    for pattern in RUN_FOLDERS:
+        expanded = os.path.expandvars(pattern)
+        if "$" in expanded:
+            continue
+        for base in glob.glob(expanded):
+            found[base] = base
+            if os.path.basename(base) in ("labkit", f"labkit-{os.geteuid()}"):
+                found |= {path: path for path in glob.glob(f"{base}/*") + glob.glob(f"{base}/*/*")}
+    return found
+
+
+def _links(folder: str) -> list[tuple[str, str]]:
+    found = []
+    try:
+        names = os.listdir(folder)
+    except OSError:  # gone, or another user's
+        return []
+    for name in names:
+        try:
+            found.append((name, os.readlink(f"{folder}/{name}")))
+        except OSError:
+            continue  # the descriptor of this very listing
+    return found
+
+
+def _descriptors(pid: str) -> list[tuple[int, str]]:
+    return [(int(name), target) for name, target in _links(f"/proc/{pid}/fd")]
+
+
+def _labkit_threads() -> dict[int, str]:
+    found = {}
+    for thread in threading.enumerate():
+        target = getattr(thread, "_target", None)
+        home = f"{type(thread).__module__} {getattr(target, '__module__', '')}"
+        if "labkit" in home or thread.name.startswith("labkit-"):
+            found[thread.ident or 0] = f"{thread.name} ({home.strip()})"
+    return found

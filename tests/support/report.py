@@ -1,0 +1,164 @@
+"""A pytest plugin: skips what ``@requires`` says, counts tests a feature, and demands the features that must be there.
+
+Options and environment:
+
+* ``--must-have FILE|a,b,c``: the features that must be present and used; the default is ``tests/must_have.txt``,
+  demanded only with ``LABKIT_MUST_HAVE=1``. A line of the file is a feature and the kinds of run it belongs to.
+* ``LABKIT_TEST_RUN``: the kind of this run (``root``, ``user``, ``bare``); else it follows from the user id.
+* ``LABKIT_FEATURE_REPORT=FOLDER``: write the counts there as JSON; `tests.support.summary` merges several runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.support.features import probe
+
+__all__ = ["Counts", "FeatureReport", "parse_must_have", "run_kind", "table"]
+
+_DEFAULT_LIST = Path(__file__).resolve().parents[1] / "must_have.txt"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to the tests that require one feature."""
+
+    present: bool
+    why_not: str
+    ran: int = 0
+    skipped: int = 0
+
+
+def run_kind() -> str:
+    """Return which of the runs of ``make test`` this is."""
+    return os.environ.get("LABKIT_TEST_RUN") or ("root" if os.geteuid() == 0 else "user")
+
+
+def parse_must_have(text: str, kind: str) -> tuple[str, ...]:
+    """Return the features that ``text`` demands of runs of ``kind``: ``FEATURE KIND...`` a line, ``#`` comments."""
+    rows = [line.partition("#")[0].split() for line in text.splitlines()]
+    return tuple(row[0] for row in rows if row and (len(row) == 1 or kind in row[1:]))
+
+
+def table(features: dict[str, Counts]) -> list[str]:
+    """Return one line a feature: there or not, tests run, tests skipped, why not."""
+    width = max(map(len, features), default=0)
+    return [
+        f"{name:<{width}}  {'yes' if counts.present else 'no ':3}  {counts.ran:4} ran  {counts.skipped:4} skipped"
+        f"  {counts.why_not}".rstrip()
+        for name, counts in sorted(features.items())
+    ]
+
+
+@dataclass(slots=True)
+class FeatureReport:
+    """Counts of one run; registered with pytest by ``tests/conftest.py``."""
+
+    must_have: tuple[str, ...]
+    features: dict[str, Counts] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    other_skips: Counter[str] = field(default_factory=Counter)
+    _worst: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> FeatureReport:
+        """Read what must be there from the options and the environment."""
+        asked = config.getoption("--must-have")
+        if asked is None and os.environ.get("LABKIT_MUST_HAVE") != "1":
+            return cls(())
+        if asked is not None and not os.path.isfile(asked):
+            return cls(tuple(filter(None, asked.split(","))))
+        return cls(parse_must_have(Path(asked or _DEFAULT_LIST).read_text(), run_kind()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip a test that requires what is missing, naming it."""
+        wanted = list(dict.fromkeys(name for mark in item.iter_markers("requires") for name in mark.args))
+        if not wanted:
+            return
+        missing = [name for name in wanted if not probe(name).present]
+        item.user_properties.append(("requires", wanted))
+        item.user_properties.append(("missing", missing))
+        if missing:
+            pytest.skip("needs " + "; ".join(f"{name} ({probe(name).why_not})" for name in missing))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count one phase of a test."""
+        properties = cast("dict[str, list[str]]", dict(report.user_properties))
+        if report.skipped and not hasattr(report, "wasxfail"):
+            missing = properties.get("missing") or []
+            for name in missing:
+                self._counts(name).skipped += 1
+            if not missing:
+                self.other_skips[_reason(report)] += 1
+            self._worst.setdefault(report.nodeid, "skipped")
+        elif report.failed:
+            self._worst[report.nodeid] = "failed"
+        elif report.when == "call":
+            self._worst.setdefault(report.nodeid, "passed")
+        if report.when == "call" and not report.skipped:
+            for name in properties.get("requires", []):
+                self._counts(name).ran += 1
+
+    def _counts(self, name: str) -> Counts:
+        if name not in self.features:
+            found = probe(name)
+            self.features[name] = Counts(found.present, found.why_not)
+        return self.features[name]
+
+    def failures(self) -> list[str]:
+        """Return a sentence for each feature that must be there and was not, or was not used."""
+        found = []
+        for name in self.must_have:
+            counts = self._counts(name)
+            if not counts.present:
+                found.append(f"{name} must be present in a {run_kind()} run on this machine: {counts.why_not}")
+            elif counts.ran == 0:
+                found.append(f"{name} is present, but no test that requires it ran in this {run_kind()} run")
+        return found
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the counts and let the run fail when something that must be there was not."""
+        if hasattr(session.config, "workerinput"):  # of pytest-xdist; the controller counts
+            return
+        failures = self.failures()
+        self.outcomes = Counter(self._worst.values())
+        if failures and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        folder = os.environ.get("LABKIT_FEATURE_REPORT")
+        if folder:
+            content = {
+                "run": run_kind(),
+                "exit_status": int(session.exitstatus),
+                "outcomes": dict(self.outcomes),
+                "features": {name: asdict(counts) for name, counts in self.features.items()},
+                "other_skips": dict(self.other_skips),
+                "must_have_failures": failures,
+            }
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, f"{run_kind()}-{os.getpid()}.json").write_text(json.dumps(content, indent=1))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table."""
+        if self.features:
+            terminalreporter.section(f"features present on this machine ({run_kind()} run)")
+            for line in table(self.features):
+                terminalreporter.write_line(line)
+        for reason, count in sorted(self.other_skips.items()):
+            terminalreporter.write_line(f"skipped for another reason, {count} tests: {reason}")
+        for failure in self.failures():
+            terminalreporter.write_line(f"MISSING: {failure}", red=True)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(report.longrepr)
