@@ -81,7 +81,7 @@ class Launcher:
         self.control = control
         self.folder = folder
         self.jobs: dict[int, Job] = {}
-        self.unwritten: list[tuple[str, dict[str, Any]]] = []
+        self.unwritten: dict[str, dict[str, Any]] = {}
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
         self.arena = Arena()
@@ -107,14 +107,19 @@ class Launcher:
     def serve(self) -> None:
         """Answer requests and report ends until the program closes its side."""
         while True:
-            for fd, _ in self.poll.poll(self._timeout_s()):
+            events = self.poll.poll(self._timeout_s())
+            for fd, _ in events:
                 if fd != self.control.fileno():
                     self._reap(self.jobs[fd])
                 elif not self._answer():
                     return
             self._enforce_deadlines()
+            if not events:
+                self._write_entries()
 
     def _timeout_s(self) -> float | None:
+        if self.unwritten:
+            return 0.005  # a moment of quiet, in which the entries are written
         deadlines = [job.deadline_s for job in self.jobs.values() if job.deadline_s is not None and not job.timed_out]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
@@ -147,10 +152,13 @@ class Launcher:
         socket.send_fds(self.control, [json.dumps(answer).encode()], send_back)
         for fd in send_back[1:]:
             os.close(fd)
-        # After the answer, because the program waits for that and not for this.
-        while self.unwritten:
-            self.folder.write_entry(*self.unwritten.pop())
         return True
+
+    def _write_entries(self) -> None:
+        """Note the new containers for ``labkit ps``; those that have ended meanwhile never needed it."""
+        for name, entry in self.unwritten.items():
+            self.folder.write_entry(name, entry)
+        self.unwritten.clear()
 
     def _op_spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         spec = from_wire(request["spec"])
@@ -270,7 +278,7 @@ class Launcher:
         self.jobs[pidfd] = Job(pid, pidfd, os.dup(exit_fd), deadline_s, NS.PID in NS(spec.namespaces), name)
         self.poll.register(pidfd, select.EPOLLIN)
         entry = {"name": name, "pid": pid, "command": spec.command, "hostname": spec.hostname, "started_s": time.time()}
-        self.unwritten.append((name, entry))
+        self.unwritten[name] = entry
 
     def _reap(self, job: Job) -> None:
         """Collect a child that has ended and write how it ended into its exit pipe."""
@@ -292,7 +300,8 @@ class Launcher:
             pass  # nobody waits any more
         os.close(job.exit_fd)
         os.close(job.pidfd)
-        self.folder.remove_entry(job.name)
+        if self.unwritten.pop(job.name, None) is None:
+            self.folder.remove_entry(job.name)
 
     def _end_orphans(self) -> None:
         """Kill what a program without a PID namespace left behind: its orphans became ours (child subreaper)."""

@@ -31,7 +31,7 @@ from labkit.container.users import Identity
 from labkit.isolation import capabilities
 from labkit.isolation.loopback import loopback_up
 from labkit.linux.constants import NS, CloneFlag, Prctl
-from labkit.linux.steps import Step, Struct
+from labkit.linux.steps import Step, Struct, kept
 from labkit.linux.syscalls import AT_FDCWD
 
 __all__ = ["GO", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps", "environment_of"]
@@ -153,6 +153,7 @@ def _join_v1_cgroups(tasks: tuple[int, ...]) -> list[Step]:
     return [Step("write", (fd, b"0", 1), "join the cgroup") for fd in tasks]
 
 
+@kept
 def _become_root() -> list[Step]:
     why = "become root inside the user namespace"
     return [

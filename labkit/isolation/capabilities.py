@@ -17,7 +17,7 @@ from pathlib import Path
 
 from labkit.errors import InvalidSpec
 from labkit.linux.constants import Capability, Prctl
-from labkit.linux.steps import Step
+from labkit.linux.steps import Step, kept
 from labkit.linux.syscalls import prctl
 
 __all__ = [
@@ -81,6 +81,7 @@ def bounding_set() -> int:
     return sum(1 << n for n in range(last_capability() + 1) if prctl(Prctl.CAPBSET_READ, n))
 
 
+@kept
 def limit_bounding_set(mask: int, *, last: int) -> list[Step]:
     """Drop every capability outside ``mask`` from the bounding set, for good; ``last`` as `last_capability` gives it."""
     return [
@@ -90,6 +91,7 @@ def limit_bounding_set(mask: int, *, last: int) -> list[Step]:
     ]
 
 
+@kept
 def set_capabilities(mask: int) -> list[Step]:
     """Make ``mask`` the permitted and effective set, inheritable empty; refused with EPERM if a set would grow."""
     # ABI: struct __user_cap_header_struct and two __user_cap_data_struct, linux/capability.h, version 3.

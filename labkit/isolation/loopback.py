@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 
-from labkit.linux.steps import Step
+from labkit.linux.steps import Step, kept
 
 __all__ = ["loopback_up"]
 
@@ -22,6 +22,7 @@ _IFF_UP, _IFF_RUNNING = 0x1, 0x40  # linux/if.h
 _SOCKET_FD = 899
 
 
+@kept
 def loopback_up() -> list[Step]:
     """Bring ``lo`` up in the caller's network namespace; refused with EPERM without CAP_NET_ADMIN there."""
     why = "bring the loopback interface up"

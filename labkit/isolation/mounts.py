@@ -19,7 +19,7 @@ import stat
 import struct
 
 from labkit.linux.constants import AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
-from labkit.linux.steps import Step
+from labkit.linux.steps import Step, kept
 from labkit.linux.syscalls import AT_FDCWD, mount_setattr, open_tree
 
 __all__ = [
@@ -119,11 +119,13 @@ def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) ->
     return tree_fd
 
 
+@kept
 def private() -> list[Step]:
     """Cut the mount namespace off: nothing mounted from here on is seen outside, nor the other way round."""
     return [_mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE, None, why="make the mounts private")]
 
 
+@kept
 def make_folders(path: str, *, mode: int = 0o755) -> list[Step]:
     """Make ``path`` and the folders above it, as ``mkdir -p``; a read-only place is reported by whoever needs it."""
     parts = path.strip("/").split("/")
@@ -153,6 +155,7 @@ def bind(source: str, target: str) -> list[Step]:
     return [_mount(source, target, None, MountFlag.BIND, None, why=f"bind {source} at {target}")]
 
 
+@kept
 def tmpfs(target: str, *, flags: MountFlag = MountFlag.NOSUID | MountFlag.NODEV, data: str = "") -> list[Step]:
     """Mount an empty file system that lives in memory; its pages count against the cgroup of whoever writes them.
 
@@ -161,6 +164,7 @@ def tmpfs(target: str, *, flags: MountFlag = MountFlag.NOSUID | MountFlag.NODEV,
     return [_mount("labkit-tmpfs", target, "tmpfs", flags, data or None, why=f"mount a tmpfs at {target}")]
 
 
+@kept
 def proc(target: str) -> list[Step]:
     """Mount /proc of the caller's PID namespace.
 
@@ -170,16 +174,19 @@ def proc(target: str) -> list[Step]:
     return [_mount("proc", target, "proc", _SAFE, None, why=f"mount proc at {target}")]
 
 
+@kept
 def sysfs(target: str) -> list[Step]:
     """Mount /sys read-only, showing the caller's network namespace; refused with EPERM to whoever does not own one."""
     return [_mount("sysfs", target, "sysfs", _SAFE | MountFlag.RDONLY, None, why=f"mount sysfs at {target}")]
 
 
+@kept
 def mqueue(target: str) -> list[Step]:
     """Mount the POSIX message queues of the caller's IPC namespace; refused with EPERM without an own one."""
     return [_mount("mqueue", target, "mqueue", _SAFE, None, why=f"mount mqueue at {target}")]
 
 
+@kept
 def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20) -> list[Step]:
     """Build a minimal /dev at ``target``: six devices of ``host_dev``, links, a devpts instance of its own, and shm."""
     why = f"build a minimal /dev at {target}"
@@ -204,6 +211,7 @@ def _devpts(target: str) -> list[Step]:
     return [with_group, _mount("devpts", target, "devpts", flags, options, why=why)]
 
 
+@kept
 def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
     """Mount, read-only, the part of the cgroup tree that the caller's cgroup namespace shows.
 
@@ -219,6 +227,7 @@ def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
     return [*steps, _set_attributes(target, MountAttr.RDONLY)]
 
 
+@kept
 def readonly(path: str) -> list[Step]:
     """Make the tree at ``path``, if there is one, read-only by a bind mount onto itself."""
     flags = int(MountFlag.BIND | MountFlag.REC)
@@ -227,11 +236,13 @@ def readonly(path: str) -> list[Step]:
     return [onto_itself, _set_attributes(path, MountAttr.RDONLY, recursive=True, tolerate=_MISSING)]
 
 
+@kept
 def readonly_root() -> list[Step]:
     """Make the root mount itself read-only; what is mounted below it (/dev, /proc, volumes) stays as it is."""
     return [_set_attributes("/", MountAttr.RDONLY)]
 
 
+@kept
 def mask(path: str) -> list[Step]:
     """Hide ``path``, if there is one: a file behind /dev/null, a folder behind an empty read-only one."""
     why = f"mask {path}"
@@ -240,6 +251,7 @@ def mask(path: str) -> list[Step]:
     return [as_file, Step("mount", args, why, tolerate=_MISSING)]
 
 
+@kept
 def pivot_into(new_root: str) -> list[Step]:
     """Make the mount at ``new_root`` the root, and leave the caller standing in the old one, which is still there.
 
@@ -255,6 +267,7 @@ def pivot_into(new_root: str) -> list[Step]:
     ]
 
 
+@kept
 def let_go_of_old_root() -> list[Step]:
     """Detach the old root and everything mounted below it, and step into the new one."""
     return [

@@ -44,19 +44,18 @@ _X86_64 = bytes.fromhex(
     "0f05"  #               syscall
     "48894338"  #           mov  [rbx+56], rax        keep the answer
     "483b4340"  #           cmp  rax, [rbx+64]        at least what was expected?
-    "7c0f"  #               jl   refused
-    "488b4b48"  #           mov  rcx, [rbx+72]        is the answer a later step's argument?
-    "e303"  #               jrcxz done
-    "488901"  #             mov  [rcx], rax
-    "488b5b50"  #     done: mov  rbx, [rbx+80]        the next record
-    "ebc6"  #               jmp  next
+    "7c14"  #               jl   refused
+    "488b4b48"  #           mov  rcx, [rbx+72]        is the answer the next step's first argument?
+    "e304"  #               jrcxz done
+    "48894368"  #           mov  [rbx+96+8], rax
+    "48035b50"  #     done: add  rbx, [rbx+80]        skip what success makes needless
+    "4883c360"  #     step: add  rbx, 96              the next record
+    "ebc1"  #               jmp  next
     "48f7d8"  #    refused: neg  rax                  -errno becomes errno
     "4883f83f"  #           cmp  rax, 63
-    "770d"  #               ja   fatal
+    "7707"  #               ja   fatal
     "480fa34358"  #         bt   [rbx+88], rax        is that errno tolerated?
-    "7306"  #               jnc  fatal
-    "488b5b60"  #           mov  rbx, [rbx+96]        then the next record all the same
-    "ebb0"  #               jmp  next
+    "72ea"  #               jc   step
     "49895c2408"  #  fatal: mov  [r12+8], rbx         say which step was refused
     "bf7f000000"  #         mov  edi, 127
     "b8e7000000"  #         mov  eax, 231             exit_group

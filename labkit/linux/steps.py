@@ -17,11 +17,12 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeAlias
 
-__all__ = ["ANY_ERRNO", "Arena", "Arg", "Program", "Refused", "Step", "Struct", "perform", "syscall_number"]
+__all__ = ["ANY_ERRNO", "Arena", "Arg", "Program", "Refused", "Step", "Struct", "kept", "perform", "syscall_number"]
 
 #: An argument: a number, a text or path (passed as a C string), raw bytes or a structure (by address), a list (argv), NULL.
 Arg: TypeAlias = "int | str | bytes | tuple[str, ...] | Struct | None"
@@ -50,6 +51,8 @@ _OWN_NUMBERS = _NUMBERS.get(os.uname().machine, {})
 #: For `Step.tolerate`: whatever the kernel answers, go on.
 ANY_ERRNO = tuple(range(1, 64))
 
+P = ParamSpec("P")
+
 
 def syscall_number(call: str) -> int:
     """Return the number of a system call on this machine. Raises: OSError with ENOSYS for a machine or call unknown here."""
@@ -67,9 +70,12 @@ class Struct:
     pointers: tuple[tuple[int, Arg], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One system call. ``why`` names it for people; an answer below ``least`` is a refusal unless its errno is tolerated."""
+    """One system call. ``why`` names it for people; an answer below ``least`` is a refusal unless its errno is tolerated.
+
+    ``skip_on_success`` steps are left out when it worked; ``result_to_next`` makes the answer the next step's first argument.
+    """
 
     call: str
     args: tuple[Arg, ...]
@@ -78,10 +84,25 @@ class Step:
     least: int = 0
     skip_on_success: int = 0
     result_to_next: bool = False
+    is_kept: bool = False
 
     def __str__(self) -> str:
         words = ", ".join(_show(arg) for arg in self.args)
         return f"{self.call}({words})"
+
+
+def kept(make: Callable[P, list[Step]]) -> Callable[P, list[Step]]:
+    """Remember the steps that ``make`` returns for the same arguments: equal parts of many plans are built and packed once."""
+
+    @lru_cache(maxsize=256)
+    def made(*args: Any, **named: Any) -> tuple[Step, ...]:
+        return tuple(replace(step, is_kept=True) for step in make(*args, **named))
+
+    @wraps(make)
+    def steps(*args: P.args, **named: P.kwargs) -> list[Step]:
+        return list(made(*args, **named))
+
+    return steps
 
 
 class Refused(OSError):
@@ -107,22 +128,25 @@ def _show(arg: Arg) -> str:
 
 
 class Arena:
-    """The memory of one program: argument data and records, at addresses that do not move.
+    """The memory of programs: argument data and records, at addresses that do not move.
 
-    It is shared with children even when they are copies (MAP_SHARED), so what a child notes there can be read here.
+    It is shared with children even when they are copies (MAP_SHARED), so what a child notes there can be read here. The first
+    part holds the data of steps that come again and again; the rest is one program's, given back by `reset`.
     """
 
     def __init__(self, size_bytes: int = 1 << 20) -> None:
         self.pages = mmap.mmap(-1, size_bytes)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.pages))
         self.size_bytes = size_bytes
-        self._used = 0
-        self._texts: dict[bytes, int] = {}
+        self._used = self._kept_bytes = 0
+        self._records: dict[Step, bytes] = {}
 
     def reset(self) -> None:
-        """Forget everything: the next program begins at the start."""
-        self._used = 0
-        self._texts.clear()
+        """Forget the last program. What it had in common with others stays, unless that has grown too large."""
+        if self._kept_bytes > self.size_bytes // 2:
+            self._kept_bytes = 0
+            self._records.clear()
+        self._used = self._kept_bytes
 
     def take(self, size_bytes: int) -> int:
         """Return the offset of ``size_bytes`` fresh bytes, aligned as structures need it. Raises: OSError with E2BIG."""
@@ -138,22 +162,33 @@ class Arena:
         self.pages[offset : offset + len(data)] = data
         return self.address + offset
 
-    def text(self, text: str) -> int:
-        """Return the address of ``text`` as a C string; equal texts share one."""
-        data = os.fsencode(text) + b"\0"
-        address = self._texts.get(data)
-        if address is None:
-            address = self._texts[data] = self.place(data)
-        return address
+    def keep(self, steps: Sequence[Step]) -> None:
+        """Pack those ``steps`` that come again, for good. Only between `reset` and the first `take` of a program."""
+        for step in steps:
+            if step.is_kept and step not in self._records:
+                self._records[step] = self._pack(step)
+        self._kept_bytes = self._used
+
+    def record(self, step: Step) -> bytes:
+        """Return the packed ``step``, its data placed in memory."""
+        return self._records.get(step) or self._pack(step)
+
+    def _pack(self, step: Step) -> bytes:
+        values = [self.value(arg) for arg in step.args]
+        mask = sum(1 << number for number in step.tolerate)
+        return _RECORD.pack(
+            syscall_number(step.call), *values, *_NO_ARGS[len(values) :], 0,
+            step.least, step.result_to_next, step.skip_on_success * _RECORD.size, mask,
+        )  # fmt: skip
 
     def value(self, arg: Arg) -> int:
-        """Return what goes into the argument's register."""
+        """Return what goes into one argument's register, placing in memory what it points to."""
         if isinstance(arg, int):
             return arg
         if arg is None:
             return 0
         if isinstance(arg, str):
-            return self.text(arg)
+            return self.place(os.fsencode(arg) + b"\0")
         if isinstance(arg, bytes):
             return self.place(arg)
         if isinstance(arg, Struct):
@@ -161,13 +196,13 @@ class Arena:
             for offset, target in arg.pointers:
                 struct.pack_into("<Q", data, offset, self.value(target))
             return self.place(bytes(data))
-        pointers = [self.text(word) for word in arg]
+        pointers = [self.value(word) for word in arg]
         return self.place(struct.pack(f"<{len(pointers) + 1}Q", *pointers, 0))
 
 
-# ABI: one record of 13 words a step, read by the instructions in labkit/linux/spawn.py:
-# number, six arguments, result, least, where the result goes too, next record, tolerated errnos (bit mask), next if tolerated.
-_RECORD = struct.Struct("<13q")
+# ABI: one record of 12 words a step, read by the instructions in labkit/linux/spawn.py: number, six arguments, result,
+# least (signed), whether the result goes to the next, bytes to skip on success, tolerated errnos (bit mask).
+_RECORD = struct.Struct("<9q3Q")
 _WORD = struct.Struct("<q")
 _RESULT_OFFSET = 7 * 8
 _NO_ARGS = (0,) * 6
@@ -183,28 +218,14 @@ class Program:
         self.steps = steps
         self.arena = arena
         arena.reset()
+        arena.keep(steps)
         self._header = arena.take(16)
         self._records = arena.take(len(steps) * _RECORD.size)
         self.header_address = arena.address + self._header
         self._note(0, 0)
         self._note(1, -1)
-        at = self._records
-        for step in steps:
-            self._pack(at, step)
-            at += _RECORD.size
-
-    def _pack(self, at: int, step: Step) -> None:
-        value = self.arena.value
-        values = [value(arg) for arg in step.args]
-        following = self.arena.address + at + _RECORD.size
-        mask = 0
-        for number in step.tolerate:
-            mask |= 1 << number
-        _RECORD.pack_into(
-            self.arena.pages, at, syscall_number(step.call), *values, *_NO_ARGS[len(values) :], 0, step.least,
-            following + 8 if step.result_to_next else 0, following + step.skip_on_success * _RECORD.size,
-            _signed(mask), following,
-        )  # fmt: skip
+        start, end = self._records, self._records + len(steps) * _RECORD.size
+        arena.pages[start:end] = b"".join([arena.record(step) for step in steps])
 
     def _note(self, word: int, index: int) -> None:
         address = 0 if index < 0 else self.arena.address + self._records + index * _RECORD.size
