@@ -1,0 +1,114 @@
+"""What the student has done so far, in one small JSON file that only this machine reads.
+
+The file lies in ``~/work`` where that folder exists (the sandboxed jupyter_kernel keeps it when the rest of the home is thrown
+away), else in the user's data folder. It is written to a neighbour and renamed over the old one: a crash leaves the
+old file or the new one, never half of either. A damaged file counts as empty: progress is a courtesy, not a record.
+
+Leaves out: merging two notebooks that write in the same millisecond (the last one wins); other machines.
+See: rename(2); XDG Base Directory Specification.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from labkit.lesson.display import Text, show_text
+
+__all__ = ["Done", "begin", "current_lesson", "progress_path", "read_progress", "record", "show_progress"]
+
+log = logging.getLogger(__name__)
+
+#: Lesson name -> kind ("predict", "quiz", "exercise", "check") -> what was asked -> what the student did.
+Done = dict[str, dict[str, dict[str, Any]]]
+
+_KINDS = ("predict", "quiz", "exercise")
+_lesson = "unnamed"
+
+
+def begin(lesson: str) -> None:
+    """Say which lesson this notebook is (``"03_namespaces"``); what follows is remembered under that name."""
+    global _lesson
+    _lesson = lesson
+
+
+def current_lesson() -> str:
+    """Return the name that `begin` set."""
+    return _lesson
+
+
+def progress_path() -> Path:
+    """Return where progress is kept; the environment's ``LABKIT_PROGRESS`` overrides the two usual places."""
+    chosen = os.environ.get("LABKIT_PROGRESS")
+    if chosen:
+        return Path(chosen)
+    work = Path.home() / "work"
+    if work.is_dir() and os.access(work, os.W_OK):
+        return work / "labkit-progress.json"
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "labkit" / "progress.json"
+
+
+def read_progress() -> Done:
+    """Return all that is remembered; nothing if there is no file or it cannot be understood."""
+    try:
+        found = json.loads(progress_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.debug("no progress read: %s", error)
+        return {}
+    return found if _has_shape(found) else {}
+
+
+def record(kind: str, asked: str, *, did: Any) -> None:
+    """Remember that the student ``did`` something about ``asked``. A folder that cannot be written costs only the memory."""
+    done = read_progress()
+    done.setdefault(_lesson, {}).setdefault(kind, {})[asked] = did
+    try:
+        _replace(progress_path(), json.dumps(done, indent=1, ensure_ascii=False, sort_keys=True))
+    except OSError as error:
+        log.debug("progress not kept: %s", error)
+
+
+def show_progress() -> None:
+    """Show a table of what has been done in each lesson (in the course, lesson 00 does this)."""
+    done = read_progress()
+    if not done:
+        show_text(Text(plain="Nothing done yet: predictions, quizzes and exercises will be counted here."))
+        return
+    rows = [(lesson, *(len(done[lesson].get(kind, {})) for kind in _KINDS)) for lesson in sorted(done)]
+    heads = ("lesson", "predictions made", "quizzes right", "exercises passed")
+    plain = "\n".join([" | ".join(heads), *(" | ".join(map(str, row)) for row in rows)])
+    head_cells = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(str(row[0]))}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    table = f"<table><caption>What you have done so far</caption><thead><tr>{head_cells}</tr></thead><tbody>{body}</tbody></table>"
+    show_text(Text(plain=plain, html=table))
+
+
+def _has_shape(found: Any) -> bool:
+    """Return whether ``found`` is three levels of dictionaries, so that no reader of it has to ask again."""
+    return isinstance(found, dict) and all(
+        isinstance(kinds, dict) and all(isinstance(asked, dict) for asked in kinds.values()) for kinds in found.values()
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write ``text`` beside ``path``, then rename it over ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

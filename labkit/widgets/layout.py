@@ -1,0 +1,133 @@
+"""Controls that everyone can use: each has a label with its unit, works from the keyboard, and says in words what it did.
+
+ipywidgets draws standard HTML inputs, so Tab, Space and the arrow keys work as everywhere. What it does not do by itself is
+name a picture, announce a change, or keep a stable ``repr``; the helpers here do.
+
+Leaves out: tabs and accordions, whose hidden parts a first reader overlooks.
+See: WAI-ARIA 1.2 (status role, live regions); https://ipywidgets.readthedocs.io
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from labkit.errors import InvalidSpec
+
+__all__ = ["button", "choice", "column", "heading", "mimebundle", "number", "picture", "row", "say", "slider", "status"]
+
+#: What a front end needs to draw a widget; its model id is random, so the build takes it out of a stored notebook.
+VIEW_MIME = "application/vnd.jupyter.widget-view+json"
+_LABEL_WIDTH = "15em"
+
+
+def button(label: str, *, does: str, on_click: Callable[[], None]) -> Any:
+    """Return a button named ``label``; ``does`` says what will happen, for the tooltip."""
+    import ipywidgets
+
+    made = ipywidgets.Button(description=label, tooltip=does, layout={"width": "auto"})
+    made.on_click(lambda _: on_click())
+    return made
+
+
+def choice(options: Sequence[str], *, label: str, on_choice: Callable[[str], object]) -> Any:
+    """Return radio buttons of which none is chosen yet; ``label`` names the group."""
+    import ipywidgets
+
+    made = ipywidgets.RadioButtons(
+        options=list(options), value=None, tooltip=label, layout={"width": "auto"}, style={"description_width": "auto"}
+    )
+    made.observe(lambda change: on_choice(change["new"]) if change["new"] is not None else None, names="value")
+    return made
+
+
+def number(*, label: str, unit: str) -> Any:
+    """Return a field for one number in ``unit``; it counts when Enter is pressed or the field is left."""
+    import ipywidgets
+
+    return ipywidgets.FloatText(
+        description=f"{label} ({unit})",
+        style={"description_width": "auto"},
+        layout={"width": "20em"},
+        continuous_update=False,
+    )
+
+
+def slider(label: str, *, unit: str, low: float, high: float, value: float, step: float = 1) -> Any:
+    """Return a slider over whole or broken numbers of ``unit``; it counts when let go, so a drag is one change.
+
+    Raises: InvalidSpec if the unit is empty or ``value`` lies outside ``low`` to ``high``.
+    """
+    import ipywidgets
+
+    if not unit or not low <= value <= high:
+        raise InvalidSpec(f"the slider {label!r} needs a unit and a value between {low} and {high}.")
+    whole = all(float(part).is_integer() for part in (low, high, value, step))
+    kind, cast = (ipywidgets.IntSlider, int) if whole else (ipywidgets.FloatSlider, float)
+    return kind(
+        value=cast(value),
+        min=cast(low),
+        max=cast(high),
+        step=cast(step),
+        description=f"{label} ({unit})",
+        continuous_update=False,
+        style={"description_width": _LABEL_WIDTH},
+        layout={"width": "36em", "max_width": "100%"},
+    )
+
+
+def picture(alt: str, *, png: bytes = b"") -> Any:
+    """Return an image that a live view refills; ``alt`` says what kind of picture it is, the line beside it what it shows now.
+
+    ipywidgets' image has no ``alt``; its tooltip becomes the ``title`` attribute, which names an image as well.
+    """
+    import ipywidgets
+
+    return ipywidgets.Image(value=png, format="png", tooltip=alt, layout={"max_width": "100%"})
+
+
+def status(text: str = "") -> Any:
+    """Return a line of text that a screen reader announces, politely, when `say` changes it."""
+    import ipywidgets
+
+    return ipywidgets.HTML(value=_status_html(text))
+
+
+def say(line: Any, text: str) -> None:
+    """Change what a `status` line says; nothing is sent if it says so already."""
+    line.value = _status_html(text)
+
+
+def heading(kind: str, text: str) -> Any:
+    """Return ``text`` as HTML behind a bold word that says what kind of thing it is (Predict, Quiz, Exercise)."""
+    import ipywidgets
+
+    return ipywidgets.HTML(value=f"<strong>{html.escape(kind)}.</strong> {html.escape(text)}")
+
+
+def row(*children: Any) -> Any:
+    """Return ``children`` side by side, wrapped onto further lines where the page is narrow."""
+    import ipywidgets
+
+    return ipywidgets.HBox(list(children), layout={"flex_flow": "row wrap", "align_items": "center"})
+
+
+def column(*children: Any) -> Any:
+    """Return ``children`` one below the other."""
+    import ipywidgets
+
+    return ipywidgets.VBox(list(children))
+
+
+def mimebundle(widget: Any, *, plain: str, html_text: str) -> dict[str, Any]:
+    """Return ``widget`` for a front end that has a jupyter_kernel, and two still forms for one that has none.
+
+    The widget's own text form would hold values and be cut at 110 characters; ``plain`` and ``html_text`` stay the same.
+    """
+    bundle = dict(widget._repr_mimebundle_() or {})
+    return {"text/plain": plain, "text/html": html_text} | {VIEW_MIME: bundle[VIEW_MIME]}
+
+
+def _status_html(text: str) -> str:
+    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
