@@ -1,0 +1,46 @@
+# The course's commands. `make lab` and `make test` do all set-up themselves; the second time it takes under a second.
+# ARGS adds options, as in: make lab ARGS="--port 9000", make setup ARGS=--again, make test ARGS="-k cgroup".
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test setup notebooks check clean
+MAKEFLAGS += --no-print-directory
+
+BOOTSTRAP := sh labkit/setup/bootstrap.sh
+PY := .venv/bin/python
+ARGS ?=
+NBVAL := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: ## Set up what is missing and open JupyterLab on lesson 00
+	@$(BOOTSTRAP) && exec $(PY) -m labkit.setup.lab $(ARGS)
+
+test: ## Set up what is missing and run all tests: as root also as an ordinary user, then the notebooks
+	@$(BOOTSTRAP) --dev
+	@reports=$$(mktemp -d) && chmod 1777 "$$reports" && export LABKIT_FEATURE_REPORT="$$reports" && failed=0; \
+	$(PY) -m pytest $(ARGS) || failed=1; \
+	if [ "$$(id -u)" = 0 ]; then sh tests/as_user.sh $(ARGS) || failed=1; fi; \
+	$(PY) -m pytest --nbval notebooks $(NBVAL) || failed=1; \
+	$(PY) -m tests.support.summary "$$reports" || failed=1; \
+	rm -rf "$$reports"; exit $$failed
+
+setup: ## Do the set-up alone: system parts, .venv/, packages, kernelspec
+	@$(BOOTSTRAP) $(ARGS)
+
+notebooks: ## Run notebooks/*.py and write the .ipynb files with their outputs
+	@$(BOOTSTRAP) --dev && exec $(PY) -m labkit.lesson.build $(ARGS)
+
+check: ## What a change must pass: format, lint, types, then make test
+	@$(BOOTSTRAP) --dev
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy --strict labkit
+	@$(MAKE) test
+
+clean: ## Remove what labkit left on the machine, .venv/ and the tools' caches
+	@if [ -x $(PY) ]; then $(PY) -m labkit.cli clean; fi
+	@echo "removing .venv $(CACHES) and __pycache__ folders (kept: downloaded parts in ~/.cache/labkit)"
+	@rm -rf .venv $(CACHES)
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

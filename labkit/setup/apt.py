@@ -1,0 +1,126 @@
+"""Debian's packages: installed for the whole machine as root, or unpacked into a folder of one's own without.
+
+``apt-get install`` changes the machine and needs root. ``apt-get download`` only fetches an archive, and
+``dpkg-deb --extract`` only unpacks one; neither looks at who runs it. What needs no place of its own in the system, such as
+one static program, therefore works from a cache folder. Where the machine's package lists are missing (a container
+image, Binder), ``apt-get update`` makes lists in a private folder first.
+
+Leaves out: dependencies of an unpacked package, and its maintainer scripts.
+See: apt-get(8), apt.conf(5) (Dir::State, Dir::Cache), dpkg-deb(1).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labkit.errors import FeatureMissing
+from labkit.setup.progress import Step
+
+__all__ = ["can_download", "can_install", "download", "install"]
+
+_QUIET = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "NEEDRESTART_SUSPEND": "1",
+    "APT_LISTCHANGES_FRONTEND": "none",
+    "LC_ALL": "C.UTF-8",
+}
+# --no-remove: busybox-static conflicts with busybox; a course has no business removing a package of the machine's owner.
+# Lock::Timeout: a new Ubuntu updates itself in the first minutes and holds the lock.
+_INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "--no-remove", "-o", "DPkg::Lock::Timeout=120")
+_NO_NETWORK = "Check the network (or run `apt-get update` to see what apt says), then run `make setup` again."
+
+
+def can_install(*, euid: int) -> bool:
+    """Say whether packages can be installed for the whole machine."""
+    return euid == 0 and shutil.which("apt-get") is not None
+
+
+def can_download() -> bool:
+    """Say whether packages can be fetched and unpacked without root."""
+    return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def install(packages: Sequence[str], step: Step) -> dict[str, str]:
+    """Install ``packages`` as root, and return the reason for each one that could not be.
+
+    All are tried at once. A single name unknown to the distribution makes apt refuse all of them, so then each is tried alone.
+    """
+    if not _knows(packages):
+        step.show("apt-get update")
+        _try(["apt-get", "update", "-o", "DPkg::Lock::Timeout=120"], step)
+    step.announce(f"apt-get install {' '.join(packages)}{_size_text(packages)}")
+    if not _try([*_INSTALL, *packages], step):
+        return {}
+    reasons = {package: _try([*_INSTALL, package], step) for package in packages}
+    return {package: reason for package, reason in reasons.items() if reason}
+
+
+def download(package: str, folder: Path, step: Step) -> None:
+    """Fetch ``package`` and unpack it into ``folder``, all as an ordinary user.
+
+    Raises: FeatureMissing when the archive can neither be had with the machine's lists nor with lists of one's own.
+    """
+    with tempfile.TemporaryDirectory(prefix="labkit-apt-") as work_name:
+        work = Path(work_name)
+        options = _private_options(work)
+        if _fetch(package, work, [], step):
+            step.show("apt-get update (private lists)")
+            step.run(["apt-get", *options, "update"], remedy=_NO_NETWORK, env=_QUIET)
+            reason = _fetch(package, work, options, step)
+            if reason:
+                raise FeatureMissing(f"{package} cannot be downloaded: {reason}.", remedy=_NO_NETWORK)
+        archive = next(work.glob("*.deb"))
+        folder.mkdir(parents=True, exist_ok=True)
+        step.run(["dpkg-deb", "--extract", str(archive), str(folder)], remedy=f"Make room in {folder}.")
+
+
+def _fetch(package: str, work: Path, options: Sequence[str], step: Step) -> str:
+    # apt-get writes the archive into its working folder and has no option for another.
+    return _try(
+        ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(work), "apt-get", *options, "download", package], step
+    )
+
+
+def _private_options(work: Path) -> list[str]:
+    """Return the options that point apt's state, cache and lists below ``work``; the sources stay the machine's."""
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (work / name).mkdir(parents=True)
+    places: Mapping[str, str] = {"Dir::State": "state", "Dir::State::lists": "state/lists", "Dir::Cache": "cache"}
+    return [f"-o{name}={work / place}" for name, place in places.items()] + [
+        "-oDir::State::status=/var/lib/dpkg/status"
+    ]
+
+
+def _try(command: Sequence[str], step: Step) -> str:
+    """Run ``command``; return an empty string, or apt's own word on why it failed."""
+    try:
+        step.run(command, remedy="", env=_QUIET)
+    except FeatureMissing as error:
+        told = [line.strip(" |") for line in str(error).splitlines()]
+        reasons = [line.removeprefix("E: ") for line in told if line.startswith("E: ")]
+        return (reasons or told)[-1].rstrip(".")
+    return ""
+
+
+def _knows(packages: Sequence[str]) -> bool:
+    """Say whether the machine's lists have every one of ``packages`` (a fresh container image has no lists at all)."""
+    return _simulate(packages) is not None
+
+
+def _size_text(packages: Sequence[str]) -> str:
+    sizes = _simulate(packages)
+    return f" ({sum(sizes) / 1e6:.1f} MB to download)" if sizes else ""
+
+
+def _simulate(packages: Sequence[str]) -> list[int] | None:
+    """Return the sizes in bytes of the archives that an installation would fetch, or None if apt refuses."""
+    command = [*_INSTALL, "-qq", "--print-uris", *packages]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if result.returncode:
+        return None
+    return [int(size) for size in re.findall(r"^'\S+' \S+ (\d+) ", result.stdout, re.MULTILINE)]

@@ -1,0 +1,50 @@
+"""What JupyterLab is told: the kernel that runs the lessons, and settings that keep the page to the lessons.
+
+A kernelspec is a folder with a ``kernel.json`` that says how to start a kernel. labkit's lies inside the environment
+(``share/jupyter/kernels/labkit``), where JupyterLab of the same environment finds it, and nothing outside changes. The
+settings are JupyterLab's ``overrides.json``: defaults of this environment, which a student's own settings still outrank.
+
+Leaves out: the sandbox around the kernel.
+See: the Jupyter client's "Kernel specs"; JupyterLab's "overrides.json".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DISPLAY_NAME", "NAME", "install", "spec"]
+
+NAME = "labkit"
+DISPLAY_NAME = "Python (labkit)"
+
+_OVERRIDES: dict[str, Any] = {
+    # Otherwise the first thing a student sees is a question about news of the Jupyter project.
+    "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
+}
+
+
+def spec(python: Path) -> dict[str, Any]:
+    """Return the contents of ``kernel.json`` for a kernel that ``python`` runs."""
+    return {
+        "argv": [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": DISPLAY_NAME,
+        "language": "python",
+        # Debian leaves the sbin folders out of a user's PATH and keeps runc there.
+        "env": {"PATH": "${PATH}:/usr/local/sbin:/usr/sbin:/sbin"},
+        "metadata": {"debugger": True},
+    }
+
+
+def install(prefix: Path, python: Path) -> Path:
+    """Write the kernelspec and the settings below ``prefix``; return the kernelspec's folder."""
+    folder = prefix / "share/jupyter/kernels" / NAME
+    _write(folder / "kernel.json", spec(python))
+    _write(prefix / "share/jupyter/lab/settings/overrides.json", _OVERRIDES)
+    return folder
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,66 @@
+"""``make lab``: JupyterLab on lesson 00, with as little on the screen as a student needs.
+
+The server runs in this process, so that the address can be printed at the moment its socket answers. Jupyter itself picks a
+free port and a secret token; it listens on this machine only. As root it insists on being told so. Where there is no
+display there is no browser to open: the printed address is all.
+
+Leaves out: the sandbox around the kernels.
+See: the Jupyter server's configuration reference (ServerApp).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labkit.setup import kernelspec
+from labkit.setup.steps import checkout_folder
+
+__all__ = ["FIRST_LESSON", "has_display", "main", "server_arguments"]
+
+FIRST_LESSON = "00_start_here.ipynb"
+
+
+def has_display(environ: Mapping[str, str]) -> bool:
+    """Say whether a graphical browser can be opened: there is a display (X, Wayland), or a Windows around it (WSL)."""
+    return any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"))
+
+
+def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) -> list[str]:
+    """Return the options for the Jupyter server."""
+    arguments = [
+        f"--ServerApp.root_dir={notebooks}",
+        f"--ServerApp.default_url=/lab/tree/{FIRST_LESSON}",
+        "--Application.log_level=ERROR",
+        # The lessons' kernel alone: a second "Python 3" in the launcher would be a trap.
+        "--KernelSpecManager.ensure_native_kernel=False",
+        f"--KernelSpecManager.allowed_kernelspecs={kernelspec.NAME}",
+    ]
+    arguments += ["--allow-root"] if euid == 0 else []
+    return arguments + ([] if has_display(environ) else ["--no-browser"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start JupyterLab with ``argv`` added to its options, and serve until it is stopped."""
+    from jupyterlab.labapp import LabApp  # takes a third of a second, and only this function needs it
+
+    started_s = time.monotonic()
+    notebooks = checkout_folder() / "notebooks"
+    arguments = server_arguments(notebooks, euid=os.geteuid(), environ=os.environ)
+    server = LabApp.initialize_server(argv=[*arguments, *(sys.argv[1:] if argv is None else argv)])
+    server.io_loop.add_callback(lambda: print(_welcome(server.display_url, time.monotonic() - started_s), flush=True))
+    server.start()
+    return 0
+
+
+def _welcome(address: str, elapsed_s: float) -> str:
+    return (
+        f"labkit: JupyterLab is ready ({elapsed_s:.1f} s). Open this address:\n\n    {address}\n\nStop it with Ctrl-C."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

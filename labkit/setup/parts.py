@@ -1,0 +1,156 @@
+"""System parts: the programs and libraries that come from the distribution, and how each one is recognised.
+
+A part is looked for where it would be used: a program on PATH and in the ``sbin`` folders (Debian keeps ``runc`` there
+and leaves them out of a user's PATH), busybox also in labkit's cache, where set-up unpacks it without root. A busybox
+counts only if it is static: it is the single file of a root file system, where no loader and no library would be found.
+
+Leaves out: versions. What a program can do on this machine is `labkit doctor`'s question.
+See: elf(5) (PT_INTERP), ld.so(8), file-hierarchy(7).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["PARTS", "Part", "cache_folder", "find_busybox", "find_program", "is_static", "missing"]
+
+_LIBRARY_FOLDERS = (
+    "/lib",
+    "/usr/lib",
+    "/lib64",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib/*-linux-*",
+    "/usr/lib/*-linux-*",
+)
+_PT_INTERP = 3  # linux/elf.h
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the system: how to see whether it is there, what it is for, what each package manager calls it."""
+
+    name: str
+    purpose: str
+    is_there: Callable[[], bool]
+    packages: dict[str, str] = field(default_factory=dict)
+    for_tests: bool = False
+    portable: bool = False  # one file that also runs unpacked in a cache folder
+
+
+def cache_folder() -> Path:
+    """Return labkit's cache folder of this user, ``$XDG_CACHE_HOME/labkit`` or ``~/.cache/labkit``; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "labkit"
+
+
+def find_program(*names: str) -> Path | None:
+    """Return the first of ``names`` found on PATH or in the ``sbin`` folders."""
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    for name in names:
+        found = shutil.which(name, path=search)
+        if found is not None:
+            return Path(found)
+    return None
+
+
+def find_busybox() -> Path | None:
+    """Return a static busybox: the distribution's, or the one that set-up unpacked into the cache."""
+    unpacked = cache_folder() / "parts"
+    for path in (
+        find_program("busybox"),
+        find_program("busybox.static"),
+        unpacked / "bin/busybox",
+        unpacked / "usr/bin/busybox",
+    ):
+        if path is not None and os.access(path, os.X_OK) and is_static(path):
+            return path
+    return None
+
+
+def is_static(program: Path) -> bool:
+    """Say whether ``program`` is an ELF file that asks for no loader (it has no PT_INTERP segment)."""
+    try:
+        head = program.read_bytes()[:4096]
+    except OSError:
+        return False
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        return False
+    wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
+    start = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)[0]
+    size, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
+    offsets = (start + size * index for index in range(count))
+    return all(
+        struct.unpack_from(order + "I", head, offset)[0] != _PT_INTERP for offset in offsets if offset + 4 <= len(head)
+    )
+
+
+def missing(parts: Iterable[Part]) -> list[Part]:
+    """Return those of ``parts`` that are not there now."""
+    return [part for part in parts if not part.is_there()]
+
+
+def _program(*names: str) -> Callable[[], bool]:
+    return lambda: find_program(*names) is not None
+
+
+def _library(name: str) -> Callable[[], bool]:
+    return lambda: any(any(Path("/").glob(f"{folder[1:]}/{name}")) for folder in _LIBRARY_FOLDERS)
+
+
+def _named(apt: str, *, dnf: str = "", pacman: str = "", zypper: str = "", apk: str = "") -> dict[str, str]:
+    return {"apt-get": apt, "dnf": dnf or apt, "pacman": pacman or apt, "zypper": zypper or apt, "apk": apk or apt}
+
+
+PARTS = (
+    Part(
+        "busybox",
+        "a root file system of one file, used by most lessons",
+        lambda: find_busybox() is not None,
+        _named("busybox-static", dnf="busybox", pacman="busybox"),
+        portable=True,
+    ),
+    Part(
+        "libseccomp",
+        "system call filters",
+        _library("libseccomp.so.2"),
+        _named("libseccomp2", dnf="libseccomp", pacman="libseccomp", apk="libseccomp"),
+    ),
+    Part(
+        "newuidmap",
+        "ranges of user ids in containers made without root",
+        _program("newuidmap"),
+        _named("uidmap", dnf="shadow-utils", pacman="shadow", zypper="shadow", apk="shadow-uidmap"),
+    ),
+    Part(
+        "unshare",
+        "the command-line twins of the lessons, and witnesses of the tests",
+        _program("unshare"),
+        _named("util-linux"),
+    ),
+    Part("ip", "a look at network interfaces from outside", _program("ip"), _named("iproute2", dnf="iproute")),
+    Part("bwrap", "a peer in the start-up race", _program("bwrap"), _named("bubblewrap")),
+    Part("runc", "a peer in the start-up race", _program("runc"), _named("runc")),
+    Part("crun", "a peer in the start-up race", _program("crun"), _named("crun")),
+    Part(
+        "chromium",
+        "tests of the lessons in a browser",
+        _program("chromium", "chromium-browser", "google-chrome"),
+        _named("chromium"),
+        for_tests=True,
+    ),
+    Part(
+        "fonts",
+        "legible pages in the browser tests",
+        lambda: any(Path("/usr/share/fonts").rglob("*.[to]tf")),
+        _named(
+            "fonts-dejavu-core", dnf="dejavu-sans-fonts", pacman="ttf-dejavu", zypper="dejavu-fonts", apk="font-dejavu"
+        ),
+        for_tests=True,
+    ),
+)
