@@ -25,11 +25,12 @@ from typing import Any
 from labkit.container import runfolder
 from labkit.container.launcher import MESSAGE_BYTES
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, SetupError
+from labkit.isolation.cgroups import default_parent
 
 __all__ = ["Answer", "LauncherClient", "launcher", "shutdown"]
 
 _ANSWER_TIMEOUT_S = 15.0
-_BOOT = "import sys; sys.path.insert(0, sys.argv[4]); from labkit.container.resident import main; main(int(sys.argv[1]), *sys.argv[2:4])"
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.container.resident import main; main(*sys.argv[2:])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,12 @@ class LauncherClient:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
         self._control = ours
-        command = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), runfolder.base_folder(), self.name]
+        # The cgroups of this program have one parent; the launcher must know it to remove them when the program is killed.
+        arguments = [str(theirs.fileno()), runfolder.base_folder(), self.name, default_parent(self.name).name]
         package_parent = str(Path(__file__).resolve().parents[2])
         with theirs:
             self.process = subprocess.Popen(
-                [*command, package_parent], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
+                [sys.executable, "-I", "-S", "-c", _BOOT, package_parent, *arguments], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
                 env={"PATH": os.environ.get("PATH", os.defpath)},
             )  # fmt: skip
         greeting, _ = self._receive()
@@ -133,3 +135,4 @@ def shutdown() -> None:
             atexit.unregister(_current.close)
             _current.close()
         _current = None
+    default_parent().close()

@@ -23,7 +23,7 @@ from typing import IO, Literal, Self
 from labkit.container import hostlike
 from labkit.container.process import Completed, Exit, Process, Streams
 from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec, to_wire
-from labkit.errors import InvalidSpec, InvalidState
+from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
 from labkit.isolation.cgroups import Cgroup, JoinFds, Limits
 from labkit.linux.constants import NS
 
@@ -56,14 +56,24 @@ class _Life:
         if self.limits is None:
             self._process.start()
             return
-        self.cgroup = Cgroup.create(None, self.limits, name=self.name)
+        cgroup = self._make_cgroup(self.limits)
         try:
-            with self.cgroup.join_fds() as join:
+            with cgroup.join_fds() if cgroup else JoinFds(-1, ()) as join:
                 self._process.start(join=join)
         except BaseException:
-            self.cgroup.delete()
-            self.cgroup = None
+            if cgroup is not None:
+                cgroup.delete()
             raise
+        self.cgroup = cgroup
+
+    def _make_cgroup(self, limits: Limits) -> Cgroup | None:
+        try:
+            return Cgroup.create(None, limits, name=self.name)
+        except FeatureMissing:
+            # Without a limit to keep, the group would only have counted; a user may have none of their own.
+            if limits != Limits():
+                raise
+            return None
 
     @property
     def pid(self) -> int:
@@ -208,11 +218,12 @@ class Container(_Life):
     ) -> None:  # fmt: skip
         name = name or f"labkit-{secrets.token_hex(6)}"
         security = security or Security()
+        wanted = _namespaces(security, net=net, time_offset_s=time_offset_s)
         root = _root(rootfs, image_like_host=image_like_host, writable=writable)
         spec = Spec(
             command=_words(command), env=tuple((env or {}).items()), cwd=cwd, user=user, terminal=terminal,
-            hostname=name[-12:] if hostname is None else hostname,
-            namespaces=int(_namespaces(security, net=net, time_offset_s=time_offset_s)),
+            hostname=hostname if hostname is not None else name[-12:] if NS.UTS in wanted else "",
+            namespaces=int(wanted),
             rootfs=replace(root, readonly=readonly, size_bytes=writable_bytes),
             mounts=(*(hostlike.mounts() if image_like_host else ()), *_default_mounts(net), *mounts),
             capabilities=security.capabilities, no_new_privs=security.no_new_privs, rlimits=security.rlimits,
@@ -247,8 +258,9 @@ def _root(rootfs: Path | str | Sequence[Path | str] | None, *, image_like_host: 
 
 
 def _default_mounts(net: str) -> tuple[MountSpec, ...]:
-    # A new /sys shows the network namespace; the kernel refuses it to whoever does not own one (sysfs.rst).
-    return DEFAULT_MOUNTS if net == "host" else (*DEFAULT_MOUNTS, MountSpec("sysfs", "/sys"))
+    # A new /sys shows the network namespace; the kernel refuses it to whoever does not own one.
+    sys_mount = MountSpec("bind", "/sys", "/sys", ("ro",)) if net == "host" else MountSpec("sysfs", "/sys")
+    return (*DEFAULT_MOUNTS, sys_mount)
 
 
 def _namespaces(security: Security, *, net: str, time_offset_s: int) -> NS:

@@ -35,9 +35,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.container import runfolder
+from labkit.container.leftovers import LAUNCHER_VARIABLE
 from labkit.container.plan import GO, SECOND_CHILD, ChildFds, Facts, container_steps, enter_steps
 from labkit.container.spec import Spec, from_wire
-from labkit.container.users import resolve_user
+from labkit.container.users import Identity, resolve_user
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, CloneFlag, MountAttr, Prctl
@@ -79,6 +80,7 @@ class Launcher:
 
     def __init__(self, control: socket.socket, folder: runfolder.RunFolder) -> None:
         self.control = control
+        self.name = os.path.basename(folder.path)
         self.folder = folder
         self.jobs: dict[int, Job] = {}
         self.unwritten: dict[str, dict[str, Any]] = {}
@@ -239,9 +241,20 @@ class Launcher:
         has_userns = NS.USER in NS(spec.namespaces)
         # With the host's files and no change of user there is nobody to look up.
         identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
+        if identity is not None and has_userns:
+            self._check_mapped(identity)
         permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
+        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: self.name}
         v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
-        return Facts(identity, self.last_capability, permitted, v1)
+        return Facts(identity, self.last_capability, permitted, v1, marks)
+
+    def _check_mapped(self, identity: Identity) -> None:
+        for what, number, maps in (("user", identity.uid, self.maps.uids), ("group", identity.gid, self.maps.gids)):
+            if not any(m.inside <= number < m.inside + m.count for m in maps):
+                raise LookupError(
+                    f"{what} {number} does not exist in the container's user namespace, which has only"
+                    f" {sum(m.count for m in maps)} ids; an administrator can grant more in /etc/sub{what[0]}id"
+                )
 
     def _open_trees(self, spec: Spec) -> dict[str, int]:
         """Open, with the launcher's rights, every host folder that the child will mount."""
@@ -292,7 +305,6 @@ class Launcher:
             "timed_out": job.timed_out,
             "user_s": usage.ru_utime,
             "system_s": usage.ru_stime,
-            "max_rss_kib": usage.ru_maxrss,
         }
         try:
             os.write(job.exit_fd, json.dumps(report).encode())
@@ -305,9 +317,9 @@ class Launcher:
 
     def _end_orphans(self) -> None:
         """Kill what a program without a PID namespace left behind: its orphans became ours (child subreaper)."""
-        known = {job.pid for job in self.jobs.values()}
         if any(not job.has_pid_namespace for job in self.jobs.values()):
             return  # they may belong to one that still runs; the last one to end takes them along
+        known = {job.pid for job in self.jobs.values()}
         while orphans := [pid for pid in _children() if pid not in known]:
             for pid in orphans:
                 os.kill(pid, signal.SIGKILL)

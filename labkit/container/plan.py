@@ -70,6 +70,7 @@ class Facts:
     last_capability: int
     permitted: int
     v1_hierarchies: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> list[Step]:
@@ -129,7 +130,7 @@ def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
     steps.append(Step("chdir", (spec.cwd,), f"change to the working directory {spec.cwd}"))
     if spec.seccomp_hex:
         steps.append(_load_filter(bytes.fromhex(spec.seccomp_hex)))
-    return steps + _execute(spec, environment_of(spec, facts.identity))
+    return steps + _execute(spec, environment_of(spec, facts.identity) | facts.marks)
 
 
 def _die_with_launcher_from_the_start(fds: ChildFds) -> list[Step]:

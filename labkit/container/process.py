@@ -45,7 +45,6 @@ class Exit:
     elapsed_s: float
     user_s: float
     system_s: float
-    max_rss_bytes: int
     timed_out: bool = False
     oom_killed: bool = False
     pids_limit_hits: int = 0
@@ -182,7 +181,6 @@ class Process:
             elapsed_s=elapsed_s,
             user_s=report["user_s"],
             system_s=report["system_s"],
-            max_rss_bytes=report["max_rss_kib"] * 1024,
             timed_out=report["timed_out"],
         )
 

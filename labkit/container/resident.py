@@ -1,6 +1,6 @@
 """The launcher as a process: becomes able to make namespaces, serves, and takes everything along when it ends.
 
-Started by `labkit.container.client` as ``python -I -S -c ... FD BASE NAME``. The first message it sends is a greeting, or the
+Started by `labkit.container.client` as ``python -I -S -c ... FD BASE NAME CGROUP_PARENT``. The first message it sends is a greeting, or the
 reason why this machine does not let it work.
 
 See: user_namespaces(7), newuidmap(1), prctl(2) (PR_SET_CHILD_SUBREAPER).
@@ -11,9 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import socket
-import sys
 
 from labkit.container import runfolder
 from labkit.container.launcher import MESSAGE_BYTES, Launcher
@@ -25,14 +23,15 @@ from labkit.linux.syscalls import capget, prctl, unshare
 __all__ = ["main"]
 
 
-def main(control_fd: int, base: str, name: str) -> None:
-    """Serve the program at the other end of ``control_fd`` until it goes away."""
-    control = socket.socket(fileno=control_fd)
+def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
+    """Serve the program at the other end of ``control_fd`` until it goes away; then remove what is left of both."""
+    control = socket.socket(fileno=int(control_fd))
     control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     os.setsid()  # Ctrl-C in the program's terminal is for the program
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
     folder = None
     try:
+        _collect(base)
         folder = runfolder.RunFolder.create(base, name)
         if not _has_power():
             become_namespace_root()
@@ -52,8 +51,16 @@ def main(control_fd: int, base: str, name: str) -> None:
         launcher.serve()
     finally:
         launcher.end_all()
-        _remove_cgroups(name)
+        _remove_cgroups(cgroup_parent)
         folder.remove()
+
+
+def _collect(base: str) -> None:
+    """Remove what killed programs left. Looking costs little when there is no dead folder, which is nearly always."""
+    if any(runfolder.dead_folders(base)):
+        from labkit.container import leftovers
+
+        leftovers.remove(leftovers.find(base))
 
 
 def _has_power() -> bool:
@@ -98,13 +105,10 @@ def _write_maps(pid: int, maps: idmap.IdMaps, *, with_helpers: bool) -> int:
     return 0
 
 
-def _remove_cgroups(name: str) -> None:
+def _remove_cgroups(parent: str) -> None:
+    # Imported here: no start of a container needs it in this process.
     from labkit.isolation import cgroups
 
-    for folder in cgroups.find_leftovers(is_alive=lambda other: other != name):
+    for folder in cgroups.find_leftovers(is_alive=lambda other: other != parent):
         cgroups.remove_tree(folder)
 
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
