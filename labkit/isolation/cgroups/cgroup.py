@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -188,6 +189,8 @@ class Cgroup:
         """
         if limits == self.limits:
             return
+        if "io" in self.limits.controllers() and limits.io_path != self.limits.io_path:
+            self.set(replace(self.limits, io_read_bytes_per_s=None, io_write_bytes_per_s=None))  # on the old disk
         self._need(limits.controllers())
         if limits.cpuset is not None and limits.cpuset != self.limits.cpuset:
             self._check_cpuset(limits.cpuset)
@@ -201,8 +204,11 @@ class Cgroup:
 
     def _write(self, limits: Limits, previous: Limits) -> None:
         device = ""
-        if "io" in self._folders and "io" in limits.controllers() | previous.controllers():
+        if "io" in limits.controllers() | previous.controllers():
             device = disk_of(limits.io_path)
+        if limits.cpuset is None and previous.cpuset is not None:
+            # A group that has processes may not go back to an empty list, which would mean "as the parent".
+            limits = replace(limits, cpuset=self._cpus_above())
         if len(self._by_mount) > (self._v2_folder is not None):
             for controller, name, text in v1.limit_writes(limits, previous, device=device):
                 if controller not in self._v2_controllers:
@@ -212,10 +218,12 @@ class Cgroup:
                 if controller in self._v2_controllers:
                     files.write_limit(f"{self._v2_folder}/{name}", text)
 
-    def _check_cpuset(self, cpuset: str) -> None:
-        above = os.path.dirname(self._folders["cpuset"])
+    def _cpus_above(self) -> str:
         name = "cpuset.cpus.effective" if "cpuset" in self._v2_controllers else "cpuset.cpus"
-        available = parse_cpuset(files.read_text(f"{above}/{name}"))
+        return files.read_text(f"{os.path.dirname(self._folders['cpuset'])}/{name}").strip()
+
+    def _check_cpuset(self, cpuset: str) -> None:
+        available = parse_cpuset(self._cpus_above())
         unknown = parse_cpuset(cpuset) - available
         if unknown:
             raise InvalidSpec(

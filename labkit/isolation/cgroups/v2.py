@@ -52,9 +52,8 @@ def limit_writes(limits: Limits, previous: Limits, *, device: str) -> Iterator[W
     ):
         if new != old:
             yield name.partition(".")[0], name, _or_max(new)
-    if limits.cpuset != previous.cpuset:
-        # An empty list means "as the parent"; the kernel must be sent something, so the line ending.
-        yield "cpuset", "cpuset.cpus", limits.cpuset or "\n"
+    if limits.cpuset is not None and limits.cpuset != previous.cpuset:
+        yield "cpuset", "cpuset.cpus", limits.cpuset
     rates = (limits.io_read_bytes_per_s, limits.io_write_bytes_per_s)
     if rates != (previous.io_read_bytes_per_s, previous.io_write_bytes_per_s):
         yield "io", "io.max", f"{device} rbps={_or_max(rates[0])} wbps={_or_max(rates[1])}"
