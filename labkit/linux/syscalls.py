@@ -2,6 +2,7 @@
 
 One ``CDLL`` with ``use_errno``; every function has its argument types declared, because ctypes otherwise
 passes pointers and 64-bit lengths as C ``int``. Calls without a glibc wrapper go through syscall(2) by number.
+With logging at DEBUG each call gives one line, much as strace(1) would show it.
 
 Leaves out: 32-bit machines, whose numbers and widths differ.
 See: syscall(2), syscalls(2), and the page named at each function.
@@ -11,23 +12,27 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+from enum import IntEnum, IntFlag
 
 from labkit.linux.constants import (
+    NS,
     AtFlag,
     CloneFlag,
     FsConfigCmd,
     MountAttr,
     MountFlag,
     MoveMountFlag,
-    NS,
     OpenTreeFlag,
     Prctl,
     Umount,
 )
 
 __all__ = [
+    "AT_FDCWD",
+    "CloneArgs",
     "capget",
     "capset",
     "clone3",
@@ -47,11 +52,15 @@ __all__ = [
     "unshare",
 ]
 
+log = logging.getLogger(__name__)
+
+#: In place of a folder's descriptor: paths are relative to the working folder. linux/fcntl.h
 AT_FDCWD = -100
 
 # clone3(2) and its followers have the same number on every machine since Linux 5.0; the older ones do not.
 _CLONE3, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 435, 428, 429, 430, 431, 432, 442
-_OPENAT2 = 437
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
 _PIVOT_ROOT_AND_SECCOMP = {"x86_64": (155, 317), "aarch64": (41, 277), "riscv64": (41, 277)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -75,11 +84,36 @@ _capget = _declare("capget", c_void_p, c_void_p)
 _capset = _declare("capset", c_void_p, c_void_p)
 
 
-def _check(result: int, call: str, path: str | None = None) -> int:
+def _check(result: int, call: str, *args: object, path: str | None = None) -> int:
+    """Return ``result``, or raise what the kernel answered; ``call`` and ``args`` are what a person would write."""
+    number = ctypes.get_errno() if result < 0 else 0
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s = %d", _text_of(call, args), -number or result)
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}", path)
+        raise OSError(number, f"{_text_of(call, args)}: {os.strerror(number)}", path)
     return result
+
+
+def _text_of(call: str, args: tuple[object, ...]) -> str:
+    return f"{call}({', '.join(map(_word_of, args))})"
+
+
+def _word_of(arg: object) -> str:
+    if isinstance(arg, IntFlag):
+        known = [f"{type(arg).__name__}.{flag.name}" for flag in type(arg) if flag in arg]
+        rest = int(arg) & ~sum(type(arg))
+        return "|".join([*known, *([f"{rest:#x}"] if rest else [])]) or "0"
+    return str(arg.name) if isinstance(arg, IntEnum) else repr(arg)
+
+
+def _c_string(text: str | None) -> bytes | None:
+    """Return ``text`` as C takes it. Raises: ValueError for a NUL, at which C would end it without a word, as ``os`` does."""
+    if text is None:
+        return None
+    data = os.fsencode(text)
+    if b"\0" in data:
+        raise ValueError(f"embedded null byte in {text!r}")
+    return data
 
 
 def _declare_syscall(*argtypes: type, library: ctypes.CDLL = _libc) -> ctypes._NamedFuncPointer:
@@ -143,9 +177,9 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int = -1) -> tuple[int, i
     pidfd = c_int(-1)
     args = CloneArgs.make(flags, pidfd_address=ctypes.addressof(pidfd), exit_signal=exit_signal, cgroup_fd=cgroup_fd)
     pid = _clone3(_CLONE3, ctypes.addressof(args), ctypes.sizeof(args))
-    if pid < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"clone3({NS(flags & 0x7E020080)!r}): {os.strerror(number)}")
+    if pid != 0:  # the child has nothing to check, and no business in the parent's log
+        namespaces = sum(NS)
+        _check(pid, "clone3", NS(flags & namespaces), CloneFlag(flags & ~namespaces))
     return pid, pidfd.value
 
 
@@ -154,7 +188,7 @@ def unshare(flags: NS) -> None:
 
     Raises: OSError with EINVAL for NS.USER from a process with several threads, EPERM, ENOSPC.
     """
-    _check(_unshare(ctypes.c_int(flags).value), f"unshare({flags!r})")
+    _check(_unshare(ctypes.c_int(flags).value), "unshare", flags)
 
 
 def setns(fd: int, flags: NS) -> None:
@@ -163,7 +197,7 @@ def setns(fd: int, flags: NS) -> None:
     Raises: OSError with EPERM without CAP_SYS_ADMIN in the target's user namespace, EINVAL on a wrong kind.
     See: setns(2).
     """
-    _check(_setns(fd, ctypes.c_int(flags).value), f"setns({flags!r})")
+    _check(_setns(fd, ctypes.c_int(flags).value), "setns", fd, flags)
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: MountFlag, data: str | None = None) -> None:
@@ -172,14 +206,13 @@ def mount(source: str | None, target: str, fstype: str | None, flags: MountFlag,
     Raises: OSError with EPERM without CAP_SYS_ADMIN in the mount namespace's owner, EBUSY, EINVAL, ENODEV.
     See: mount(2).
     """
-    args = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
-    result = _mount(*args, int(flags), None if data is None else os.fsencode(data))
-    _check(result, f"mount({source!r}, {target!r}, {fstype!r}, {flags!r}, {data!r})", target)
+    result = _mount(_c_string(source), _c_string(target), _c_string(fstype), int(flags), _c_string(data))
+    _check(result, "mount", source, target, fstype, flags, data, path=target)
 
 
 def umount2(target: str, flags: Umount) -> None:
     """Detach the mount at ``target``. Raises: OSError with EINVAL if none is there, EBUSY without DETACH. See: umount(2)."""
-    _check(_umount2(os.fsencode(target), int(flags)), f"umount2({target!r}, {flags!r})", target)
+    _check(_umount2(_c_string(target), int(flags)), "umount2", target, flags, path=target)
 
 
 def pivot_root(new_root: str, old_root: str) -> None:
@@ -189,30 +222,31 @@ def pivot_root(new_root: str, old_root: str) -> None:
     current root mount, EPERM without CAP_SYS_ADMIN.
     See: pivot_root(2), mount_namespaces(7).
     """
-    result = _pivot_root(_machine_numbers()[0], os.fsencode(new_root), os.fsencode(old_root))
-    _check(result, f"pivot_root({new_root!r}, {old_root!r})", new_root)
+    result = _pivot_root(_machine_numbers()[0], _c_string(new_root), _c_string(old_root))
+    _check(result, "pivot_root", new_root, old_root, path=new_root)
 
 
 def prctl(operation: Prctl, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Run one operation on the calling process. Raises: OSError (EINVAL, EPERM). See: prctl(2)."""
-    return _check(_prctl(int(operation), arg2, arg3, arg4, arg5), f"prctl({operation.name}, {arg2})")
+    return _check(_prctl(int(operation), arg2, arg3, arg4, arg5), "prctl", operation, arg2, arg3, arg4, arg5)
 
 
 def open_tree(dir_fd: int, path: str, flags: int) -> int:
-    """Return a descriptor of the mount at ``path``; with OpenTreeFlag.CLONE a detached copy of it (a bind mount
-    that is nowhere yet). Raises: OSError (EPERM, ENOENT). See: open_tree(2)."""
-    return _check(_open_tree(_OPEN_TREE, dir_fd, os.fsencode(path), flags), f"open_tree({path!r})", path)
+    """Return a descriptor of the mount at ``path``; ``flags`` are OpenTreeFlag and AtFlag together.
+
+    With OpenTreeFlag.CLONE it is a detached copy: a bind mount that is nowhere yet.
+    Raises: OSError (EPERM, ENOENT). See: open_tree(2).
+    """
+    at_flags = int(flags) & sum(AtFlag)
+    result = _open_tree(_OPEN_TREE, dir_fd, _c_string(path), flags)
+    return _check(result, "open_tree", dir_fd, path, OpenTreeFlag(int(flags) & ~at_flags), AtFlag(at_flags), path=path)
 
 
 def move_mount(from_fd: int, to_path: str, *, to_dir_fd: int = AT_FDCWD) -> None:
     """Attach the detached mount ``from_fd`` at ``to_path``. Raises: OSError (EPERM, ENOENT, EINVAL). See: move_mount(2)."""
-    result = _move_mount(_MOVE_MOUNT, from_fd, b"", to_dir_fd, os.fsencode(to_path), int(MoveMountFlag.F_EMPTY_PATH))
-    _check(result, f"move_mount(fd {from_fd}, {to_path!r})", to_path)
-
-
-class _MountAttrArgs(ctypes.Structure):
-    # ABI: struct mount_attr, linux/mount.h.
-    _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+    flags = MoveMountFlag.F_EMPTY_PATH
+    result = _move_mount(_MOVE_MOUNT, from_fd, b"", to_dir_fd, _c_string(to_path), int(flags))
+    _check(result, "move_mount", from_fd, "", to_dir_fd, to_path, flags, path=to_path)
 
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
@@ -220,10 +254,15 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
 
     Raises: OSError (ENOENT, ELOOP, ENOSYS before Linux 5.6). See: openat2(2) (RESOLVE_IN_ROOT).
     """
-    # ABI: struct open_how, linux/openat2.h.
-    how = (c_uint64 * 3)(flags | os.O_CLOEXEC, 0, 0x10)
-    result = _openat2(_OPENAT2, root_fd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how))
-    return _check(result, f"openat2({path!r}, RESOLVE_IN_ROOT)", path)
+    # ABI: struct open_how (flags, mode, resolve), linux/openat2.h.
+    how = (c_uint64 * 3)(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+    result = _openat2(_OPENAT2, root_fd, _c_string(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return _check(result, "openat2", root_fd, path, flags, path=path)
+
+
+class _MountAttrArgs(ctypes.Structure):
+    # ABI: struct mount_attr, linux/mount.h.
+    _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
 def mount_setattr(
@@ -237,25 +276,29 @@ def mount_setattr(
     See: mount_setattr(2).
     """
     args = _MountAttrArgs(int(set_attrs), int(clear_attrs), int(propagation), max(userns_fd, 0))
-    flags = (AtFlag.EMPTY_PATH if not path else 0) | (AtFlag.RECURSIVE if recursive else 0)
-    result = _mount_setattr(_MOUNT_SETATTR, dir_fd, os.fsencode(path), flags, ctypes.addressof(args), ctypes.sizeof(args))
-    _check(result, f"mount_setattr({path!r}, set {set_attrs!r}, clear {clear_attrs!r})", path or None)
+    flags = (AtFlag(0) if path else AtFlag.EMPTY_PATH) | (AtFlag.RECURSIVE if recursive else AtFlag(0))
+    result = _mount_setattr(
+        _MOUNT_SETATTR, dir_fd, _c_string(path), int(flags), ctypes.addressof(args), ctypes.sizeof(args)
+    )
+    _check(
+        result, "mount_setattr", dir_fd, path, flags, set_attrs, clear_attrs, propagation, userns_fd, path=path or None
+    )
 
 
 def fsopen(fstype: str) -> int:
     """Begin to set up a file system of type ``fstype``; return its context. Raises: OSError (ENODEV, EPERM). See: fsopen(2)."""
-    return _check(_fsopen(_FSOPEN, os.fsencode(fstype), 1), f"fsopen({fstype!r})")
+    return _check(_fsopen(_FSOPEN, _c_string(fstype), _FSOPEN_CLOEXEC), "fsopen", fstype)
 
 
 def fsconfig(fs_fd: int, command: FsConfigCmd, key: str | None = None, value: str | None = None, aux: int = 0) -> None:
     """Set one option of the context ``fs_fd``, or create the file system. Raises: OSError (EINVAL, EPERM). See: fsconfig(2)."""
-    args = [None if text is None else os.fsencode(text) for text in (key, value)]
-    _check(_fsconfig(_FSCONFIG, fs_fd, int(command), *args, aux), f"fsconfig({command.name}, {key!r}, {value!r})")
+    result = _fsconfig(_FSCONFIG, fs_fd, int(command), _c_string(key), _c_string(value), aux)
+    _check(result, "fsconfig", fs_fd, command, key, value, aux)
 
 
 def fsmount(fs_fd: int, attrs: MountAttr = MountAttr(0)) -> int:
     """Return a descriptor of a detached mount of the created file system ``fs_fd``. Raises: OSError. See: fsmount(2)."""
-    return _check(_fsmount(_FSMOUNT, fs_fd, 1, int(attrs)), f"fsmount({attrs!r})")
+    return _check(_fsmount(_FSMOUNT, fs_fd, _FSMOUNT_CLOEXEC, int(attrs)), "fsmount", fs_fd, attrs)
 
 
 class _CapHeader(ctypes.Structure):
@@ -288,7 +331,14 @@ def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     for i in (0, 1):
         shift = 32 * i
         data[i] = _CapData(*((mask >> shift) & 0xFFFF_FFFF for mask in (effective, permitted, inheritable)))
-    _check(_capset(ctypes.addressof(header), ctypes.addressof(data)), "capset")
+    _check(
+        _capset(ctypes.addressof(header), ctypes.addressof(data)),
+        "capset",
+        *map(hex, (effective, permitted, inheritable)),
+    )
+
+
+_SECCOMP_SET_MODE_FILTER, _BPF_MAX_INSTRUCTIONS = 1, 4096  # linux/seccomp.h, linux/bpf_common.h
 
 
 class _SockFprog(ctypes.Structure):
@@ -302,6 +352,10 @@ def seccomp_set_filter(program: bytes) -> None:
     Raises: OSError with EACCES without no_new_privs and CAP_SYS_ADMIN, EINVAL for a program the kernel refuses.
     See: seccomp(2).
     """
+    # The kernel sees only a 16-bit count of instructions: a longer program would be cut, not refused.
+    if len(program) % 8 or len(program) > 8 * _BPF_MAX_INSTRUCTIONS:
+        raise OSError(errno.EINVAL, f"seccomp: a filter of {len(program)} bytes is no list of up to 4096 instructions")
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    _check(_seccomp(_machine_numbers()[1], 1, 0, ctypes.addressof(fprog)), "seccomp(SECCOMP_SET_MODE_FILTER)")
+    result = _seccomp(_machine_numbers()[1], _SECCOMP_SET_MODE_FILTER, 0, ctypes.addressof(fprog))
+    _check(result, "seccomp", "SECCOMP_SET_MODE_FILTER", 0, f"{fprog.len} instructions")
