@@ -10,7 +10,6 @@ See: rename(2); XDG Base Directory Specification.
 
 from __future__ import annotations
 
-import html
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.lesson.display import Text, show_text
+from labkit.widgets.layout import table_html
 
 __all__ = ["Done", "begin", "current_lesson", "progress_path", "read_progress", "record", "show_progress"]
 
@@ -83,14 +83,7 @@ def show_progress() -> None:
     rows = [(lesson, *(len(done[lesson].get(kind, {})) for kind in _KINDS)) for lesson in sorted(done)]
     heads = ("lesson", "predictions made", "quizzes right", "exercises passed")
     plain = "\n".join([" | ".join(heads), *(" | ".join(map(str, row)) for row in rows)])
-    head_cells = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(str(row[0]))}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    table = f"<table><caption>What you have done so far</caption><thead><tr>{head_cells}</tr></thead><tbody>{body}</tbody></table>"
+    table = table_html(heads, rows, caption="What you have done so far")
     show_text(Text(plain=plain, html=table))
 
 

@@ -4,3 +4,9 @@ Read in this order: `layout` (labelled controls, rows, status lines), `live` (a 
 
 Leaves out: JavaScript of our own: what is used here is what ipywidgets brings, so it works wherever ipywidgets do.
 """
+
+from __future__ import annotations
+
+from labkit.widgets.live import LiveView
+
+__all__ = ["LiveView"]

@@ -15,7 +15,22 @@ from typing import Any
 
 from labkit.errors import InvalidSpec
 
-__all__ = ["button", "choice", "column", "heading", "mimebundle", "number", "picture", "row", "say", "slider", "status"]
+__all__ = [
+    "button",
+    "checkbox",
+    "choice",
+    "close_tree",
+    "column",
+    "heading",
+    "mimebundle",
+    "number",
+    "picture",
+    "row",
+    "say",
+    "slider",
+    "status",
+    "table_html",
+]
 
 #: What a front end needs to draw a widget; its model id is random, so the build takes it out of a stored notebook.
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
@@ -40,6 +55,15 @@ def choice(options: Sequence[str], *, label: str, on_choice: Callable[[str], obj
     )
     made.observe(lambda change: on_choice(change["new"]) if change["new"] is not None else None, names="value")
     return made
+
+
+def checkbox(label: str, *, does: str, checked: bool = False) -> Any:
+    """Return a box to tick; ``does`` says what a tick means, for the tooltip."""
+    import ipywidgets
+
+    return ipywidgets.Checkbox(
+        value=checked, description=label, tooltip=does, indent=False, layout={"width": "auto", "margin": "0 1em 0 0"}
+    )
 
 
 def number(*, label: str, unit: str) -> Any:
@@ -77,14 +101,16 @@ def slider(label: str, *, unit: str, low: float, high: float, value: float, step
     )
 
 
-def picture(alt: str, *, png: bytes = b"") -> Any:
+def picture(alt: str, *, width_px: int) -> Any:
     """Return an image that a live view refills; ``alt`` says what kind of picture it is, the line beside it what it shows now.
 
     ipywidgets' image has no ``alt``; its tooltip becomes the ``title`` attribute, which names an image as well.
     """
     import ipywidgets
 
-    return ipywidgets.Image(value=png, format="png", tooltip=alt, layout={"max_width": "100%"})
+    # Its own height and place: a flex column would stretch it to the column's width.
+    layout = {"max_width": "100%", "height": "auto", "align_self": "flex-start"}
+    return ipywidgets.Image(format="png", tooltip=alt, width=str(width_px), layout=layout)
 
 
 def status(text: str = "") -> Any:
@@ -106,6 +132,17 @@ def heading(kind: str, text: str) -> Any:
     return ipywidgets.HTML(value=f"<strong>{html.escape(kind)}.</strong> {html.escape(text)}")
 
 
+def table_html(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str) -> str:
+    """Return an HTML table whose head cells and first column are marked as what they are; all text is escaped."""
+    head_cells = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in rest)
+        body += f'<tr><th scope="row" style="text-align:left">{html.escape(str(first))}</th>{cells}</tr>'
+    opening = f'<table><caption style="text-align:left">{html.escape(caption)}</caption>'
+    return f"{opening}<thead><tr>{head_cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
 def row(*children: Any) -> Any:
     """Return ``children`` side by side, wrapped onto further lines where the page is narrow."""
     import ipywidgets
@@ -118,6 +155,15 @@ def column(*children: Any) -> Any:
     import ipywidgets
 
     return ipywidgets.VBox(list(children))
+
+
+def close_tree(widget: Any) -> None:
+    """Close ``widget``, what it contains, and their layouts and styles, each of which has a comm of its own."""
+    for child in getattr(widget, "children", ()):
+        close_tree(child)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
+        if part is not None:
+            part.close()
 
 
 def mimebundle(widget: Any, *, plain: str, html_text: str) -> dict[str, Any]:
