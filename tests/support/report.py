@@ -57,7 +57,7 @@ def table(features: dict[str, Counts]) -> list[str]:
     ]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FeatureReport:
     """Counts of one run; registered with pytest by ``tests/conftest.py``."""
 
