@@ -155,7 +155,7 @@ def test_a_child_of_the_user_joins_through_descriptors(delegated: list[str]) -> 
             deadline = time.monotonic() + 5
             while True:
                 positions = open(f"/proc/{pid}/cgroup").read()
-                if positions.count("/" + group.name) == len(set(group.folders.values())):
+                if positions.count(f"/{group.name}\n") == len(set(group.folders.values())):
                     break
                 assert time.monotonic() < deadline, positions
             group.kill()
