@@ -10,8 +10,8 @@ See: `labkit.container.launcher` for the messages; unix(7).
 from __future__ import annotations
 
 import atexit
-import json
 import os
+import pickle
 import secrets
 import socket
 import subprocess
@@ -30,6 +30,7 @@ from labkit.isolation.cgroups import default_parent
 __all__ = ["Answer", "LauncherClient", "launcher", "shutdown"]
 
 _ANSWER_TIMEOUT_S = 15.0
+_ANSWER_BYTES = 4096
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.container.resident import main; main(*sys.argv[2:])"
 
 
@@ -58,7 +59,7 @@ class LauncherClient:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _BOOT, package_parent, *arguments], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
+                env={name: os.environ[name] for name in ("PATH", "LABKIT_CHILD") if name in os.environ},
             )  # fmt: skip
         greeting, _ = self._receive()
         self.folder = str(greeting["folder"])
@@ -73,7 +74,7 @@ class LauncherClient:
 
         Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
         """
-        message = json.dumps(request).encode()
+        message = pickle.dumps(request)
         if len(message) > MESSAGE_BYTES:
             raise InvalidSpec(
                 f"The command and its environment take {len(message)} bytes; at most {MESSAGE_BYTES} fit: shorten them."
@@ -88,10 +89,10 @@ class LauncherClient:
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(_ANSWER_TIMEOUT_S)
-        message, fds, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        message, fds, _, _ = socket.recv_fds(self._control, _ANSWER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if not message:
             raise InvalidState("The launcher ended without an answer; run the cell again, and labkit starts a new one.")
-        answer = json.loads(message)
+        answer = pickle.loads(message)
         if "error" in answer:
             raise _error_from(answer["error"])
         return answer, fds

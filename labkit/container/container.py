@@ -16,13 +16,14 @@ import secrets
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
 from labkit.container import hostlike
 from labkit.container.process import Completed, Exit, Process, Streams
-from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec, to_wire
+from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
 from labkit.isolation.cgroups import Cgroup, JoinFds, Limits
 from labkit.linux.constants import NS
@@ -44,7 +45,7 @@ class _Life:
         self.cgroup: Cgroup | None = None
         self._execs: list[Process] = []
         self._exit: Exit | None = None
-        self._process = Process("spawn", self.name, to_wire(spec), streams=streams)
+        self._process = Process("spawn", self.name, spec, streams=streams)
 
     def start(self) -> None:
         """Make the cgroup, then have the launcher make the rest; return when the program runs.
@@ -153,7 +154,7 @@ class _Life:
             env=tuple((dict(self.spec.env) | dict(env or {})).items()), time_limit_s=time_limit_s,
         )  # fmt: skip
         check_spec(spec)
-        process = Process("exec", f"{self.name}-{len(self._execs)}", to_wire(spec), streams=streams)
+        process = Process("exec", f"{self.name}-{len(self._execs)}", spec, streams=streams)
         join = self.cgroup.join_fds() if self.cgroup is not None else JoinFds(-1, ())
         with join:
             process.start(join=join, target=(self.pid, self.pidfd))
@@ -171,7 +172,9 @@ class _Life:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -227,7 +230,7 @@ class Container(_Life):
             rootfs=replace(root, readonly=readonly, size_bytes=writable_bytes),
             mounts=(*(hostlike.mounts() if image_like_host else ()), *_default_mounts(net), *mounts),
             capabilities=security.capabilities, no_new_privs=security.no_new_privs, rlimits=security.rlimits,
-            seccomp_hex=_seccomp_hex(security), time_offset_s=time_offset_s, time_limit_s=time_limit_s,
+            seccomp_hex=_default_filter_hex() if security.seccomp else "", time_offset_s=time_offset_s, time_limit_s=time_limit_s,
         )  # fmt: skip
         if not security.mask_paths:
             spec = replace(spec, masked_paths=(), readonly_paths=())
@@ -247,7 +250,9 @@ def _words(command: Sequence[str]) -> tuple[str, ...]:
     return tuple(command)
 
 
-def _root(rootfs: Path | str | Sequence[Path | str] | None, *, image_like_host: bool, writable: Path | str | None) -> Rootfs:
+def _root(
+    rootfs: Path | str | Sequence[Path | str] | None, *, image_like_host: bool, writable: Path | str | None
+) -> Rootfs:
     if image_like_host == (rootfs is not None):
         raise InvalidSpec("A container needs one root filesystem: give either rootfs=FOLDER or image_like_host=True.")
     if image_like_host:
@@ -270,9 +275,8 @@ def _namespaces(security: Security, *, net: str, time_offset_s: int) -> NS:
     return wanted | NS.TIME if time_offset_s else wanted
 
 
-def _seccomp_hex(security: Security) -> str:
-    if not security.seccomp:
-        return ""
+@lru_cache(maxsize=1)
+def _default_filter_hex() -> str:
     from labkit.isolation.seccomp import compile_filter, default_profile
 
     return compile_filter(default_profile()).hex()

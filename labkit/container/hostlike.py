@@ -29,7 +29,11 @@ def links() -> tuple[tuple[str, str], ...]:
 
 def mounts() -> tuple[MountSpec, ...]:
     """Return the mounts that fill the empty root: /usr, /etc, folders of an unmerged system, and this Python's prefix."""
-    shown = [f"/{name}" for name in ("usr", "etc", *_TOP_LINKS) if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
+    shown = [
+        f"/{name}"
+        for name in ("usr", "etc", *_TOP_LINKS)
+        if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")
+    ]
     overlays = [MountSpec("overlay", path, path) for path in shown]
     scratch = [MountSpec("tmpfs", path, options=("mode=1777",)) for path in ("/tmp", "/var/tmp")]
     home = [MountSpec("tmpfs", "/root", options=("mode=700",))]

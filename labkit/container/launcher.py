@@ -24,9 +24,11 @@ See: clone(2), unix(7), prctl(2), user_namespaces(7).
 
 from __future__ import annotations
 
+import array
 import errno
 import json
 import os
+import pickle
 import select
 import signal
 import socket
@@ -37,7 +39,7 @@ from typing import Any
 from labkit.container import runfolder
 from labkit.container.leftovers import LAUNCHER_VARIABLE
 from labkit.container.plan import GO, SECOND_CHILD, ChildFds, Facts, container_steps, enter_steps
-from labkit.container.spec import Spec, from_wire
+from labkit.container.spec import Spec
 from labkit.container.users import Identity, resolve_user
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
@@ -87,6 +89,7 @@ class Launcher:
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
         self.arena = Arena()
+        self.buffer = bytearray(MESSAGE_BYTES)
         self.last_capability = last_capability()
         self.own_maps = idmap.own_maps()
         self.maps = idmap.container_maps(self.own_maps)
@@ -134,10 +137,11 @@ class Launcher:
 
     def _answer(self) -> bool:
         """Carry out one request; return False when the program is gone."""
-        message, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, _MOST_FDS)
+        message, fds = self._receive()
         if not message:
             return False
-        request = json.loads(message)
+        # The program at the other end runs as the same user, from the same files: its pickles are as good as its word.
+        request = pickle.loads(message)
         send_back: list[int] = []
         try:
             answer, send_back = getattr(self, f"_op_{request['op']}")(request, fds)
@@ -148,13 +152,19 @@ class Launcher:
         except OSError as error:
             text = str(error.strerror or error)
             answer = {"error": {"step": request["op"], "errno": error.errno or 0, "message": text}}
-        finally:
-            for fd in fds:
-                os.close(fd)
-        socket.send_fds(self.control, [json.dumps(answer).encode()], send_back)
-        for fd in send_back[1:]:
+        socket.send_fds(self.control, [pickle.dumps(answer)], send_back)
+        for fd in (*fds, *send_back[1:]):
             os.close(fd)
         return True
+
+    def _receive(self) -> tuple[memoryview, list[int]]:
+        # Into one buffer that stays: a fresh one of this size would be mapped and unmapped for each message.
+        ancillary_bytes = socket.CMSG_LEN(_MOST_FDS * 4)
+        length, ancillary, _, _ = self.control.recvmsg_into([self.buffer], ancillary_bytes, socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for _, _, data in ancillary:
+            fds.frombytes(data)
+        return memoryview(self.buffer)[:length], list(fds)
 
     def _write_entries(self) -> None:
         """Note the new containers for ``labkit ps``; those that have ended meanwhile never needed it."""
@@ -163,7 +173,7 @@ class Launcher:
         self.unwritten.clear()
 
     def _op_spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
-        spec = from_wire(request["spec"])
+        spec = request["spec"]
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
         trees = self._open_trees(spec)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -184,9 +194,7 @@ class Launcher:
         self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
-    def _finish_spawn(
-        self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int
-    ) -> int | None:
+    def _finish_spawn(self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int) -> int | None:
         try:
             self._write_outside_files(spec, pid)
             ours.send(GO)
@@ -204,7 +212,9 @@ class Launcher:
             prctl(Prctl.SET_DUMPABLE, 1)
             idmap.write_maps(pid, self.maps)
         if spec.time_offset_s:
-            _write(f"/proc/{pid}/timens_offsets", f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n")
+            _write(
+                f"/proc/{pid}/timens_offsets", f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n"
+            )
         if spec.oom_score_adj is not None:
             _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
         # Without the mark, a process inside a container could trace a child that is on its way in, and so reach us.
@@ -212,7 +222,7 @@ class Launcher:
 
     def _op_exec(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Run a command inside a running container: a first child joins, a second one, adopted by us, runs."""
-        spec = from_wire(request["spec"])
+        spec = request["spec"]
         target_pidfd, *rest = fds
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, rest)
         facts = self._facts(spec, (f"/proc/{request['target_pid']}/root",))

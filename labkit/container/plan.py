@@ -130,7 +130,7 @@ def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
     steps.append(Step("chdir", (spec.cwd,), f"change to the working directory {spec.cwd}"))
     if spec.seccomp_hex:
         steps.append(_load_filter(bytes.fromhex(spec.seccomp_hex)))
-    return steps + _execute(spec, environment_of(spec, facts.identity) | facts.marks)
+    return steps + _execute(spec, environment_of(spec, facts.identity) | dict(facts.marks))
 
 
 def _die_with_launcher_from_the_start(fds: ChildFds) -> list[Step]:
@@ -140,12 +140,12 @@ def _die_with_launcher_from_the_start(fds: ChildFds) -> list[Step]:
 def _die_with_launcher(fds: ChildFds) -> list[Step]:
     """Be killed when the launcher ends; a change of user clears the wish (prctl(2)), so it is made again after one.
 
-    The launcher may have died just before: then sending fails, as nobody holds the other end.
+    The launcher may have died just before: then the socket answers with an end of file, otherwise with "nothing there yet".
     """
-    alive = (fds.status, b"alive", 5, int(socket.MSG_NOSIGNAL), None, 0)
+    look = (fds.status, bytes(8), 1, int(socket.MSG_PEEK | socket.MSG_DONTWAIT), None, None)
     return [
         Step("prctl", (int(Prctl.SET_PDEATHSIG), int(signal.SIGKILL), 0, 0, 0), "die with the launcher"),
-        Step("sendto", alive, "see that the launcher lives"),
+        Step("recvfrom", look, "see that the launcher lives", tolerate=(errno.EAGAIN,), least=1),
     ]
 
 
@@ -167,7 +167,9 @@ def _become_root() -> list[Step]:
 
 def _streams(stdio: tuple[int, int, int]) -> list[Step]:
     # First out of the way of 0, 1 and 2, or the second dup3 could overwrite what the third one needs.
-    high = [Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), "connect the standard streams") for n, fd in enumerate(stdio)]
+    high = [
+        Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), "connect the standard streams") for n, fd in enumerate(stdio)
+    ]
     return high + [Step("dup3", (_HIGH_FD + n, n, 0), "connect the standard streams") for n in range(3)]
 
 

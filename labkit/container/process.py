@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 from labkit.container.client import launcher
+from labkit.container.spec import Spec
 from labkit.errors import DeadlineExceeded, InvalidState
 from labkit.isolation.cgroups import JoinFds
 from labkit.linux.fds import Fd, pipe
@@ -92,7 +93,7 @@ class Completed:
 class Process:
     """One child: made by `start`, collected by `wait`, released by `close`. A context manager."""
 
-    def __init__(self, operation: str, name: str, spec: dict[str, Any], *, streams: Streams) -> None:
+    def __init__(self, operation: str, name: str, spec: Spec, *, streams: Streams) -> None:
         self.name = name
         self._request: dict[str, Any] = {"op": operation, "name": name, "spec": spec}
         self._streams = streams
@@ -130,7 +131,7 @@ class Process:
         wanted = self._streams[number]
         if isinstance(wanted, int):
             return wanted
-        if wanted == "null" or self._request["spec"]["terminal"]:
+        if wanted == "null" or self._request["spec"].terminal:
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY
             return for_child.enter_context(Fd(os.open(os.devnull, flags | os.O_CLOEXEC))).number
         read_end, write_end = pipe()
@@ -198,7 +199,9 @@ class Process:
         Raises: DeadlineExceeded after ``timeout_s``; what was read so far is lost, the process goes on.
         """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        outputs: dict[Any, bytearray] = {file: bytearray() for file in (self.stdout, self.stderr, self.terminal) if file}
+        outputs: dict[Any, bytearray] = {
+            file: bytearray() for file in (self.stdout, self.stderr, self.terminal) if file
+        }
         with selectors.DefaultSelector() as selector:
             for file in outputs:
                 selector.register(file, selectors.EVENT_READ)
@@ -236,7 +239,9 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -9,8 +9,8 @@ See: user_namespaces(7), newuidmap(1), prctl(2) (PR_SET_CHILD_SUBREAPER).
 from __future__ import annotations
 
 import gc
-import json
 import os
+import pickle
 import socket
 
 from labkit.container import runfolder
@@ -38,11 +38,11 @@ def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
         launcher = Launcher(control, folder)
     except OSError as error:
         report = {"step": "start the launcher", "errno": error.errno or 0, "message": str(error.strerror)}
-        control.send(json.dumps({"error": report}).encode())
+        control.send(pickle.dumps({"error": report}))
         if folder is not None:
             folder.remove()
         return
-    control.send(json.dumps({"pid": os.getpid(), "folder": folder.path}).encode())
+    control.send(pickle.dumps({"folder": folder.path}))
     # Nothing allocated so far will be collected: children share these pages instead of copying them.
     gc.collect()
     gc.freeze()
@@ -111,4 +111,3 @@ def _remove_cgroups(parent: str) -> None:
 
     for folder in cgroups.find_leftovers(is_alive=lambda other: other != parent):
         cgroups.remove_tree(folder)
-

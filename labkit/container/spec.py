@@ -1,6 +1,6 @@
 """What a container shall be: a small part of the OCI runtime specification, as plain data.
 
-A `Spec` is made and checked in the student's process, travels as JSON to the launcher, and is carried out between ``clone3`` and
+A `Spec` is made and checked in the student's process, travels to the launcher as it is, and is carried out between ``clone3`` and
 ``execve``. It holds no open file and no object, so it can be printed, compared and kept.
 
 Leaves out: hooks, devices beyond the standard ones, AppArmor and SELinux labels, cgroup device rules, sharing of
@@ -10,19 +10,17 @@ See: OCI Runtime Specification, config.md and config-linux.md.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from labkit.errors import InvalidSpec
 from labkit.isolation.capabilities import DOCKER_DEFAULT, parse_capabilities
 from labkit.isolation.mounts import MASKED_PATHS, READONLY_PATHS
 from labkit.linux.constants import NS
 
-__all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "MountSpec", "Rootfs", "Security", "Spec", "check_spec", "from_wire", "to_wire"]
+__all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "MountSpec", "Rootfs", "Security", "Spec", "check_spec"]
 
 #: Every namespace of a full container; the time namespace joins only when offsets are asked for.
 ALL_NAMESPACES = NS.USER | NS.MNT | NS.PID | NS.NET | NS.IPC | NS.UTS | NS.CGROUP
@@ -123,7 +121,9 @@ def check_spec(spec: Spec) -> None:
 def _check_strings(spec: Spec) -> None:
     texts = [*spec.command, spec.cwd, spec.hostname, spec.user, *(text for pair in spec.env for text in pair)]
     if any("\0" in text for text in texts):
-        raise InvalidSpec("A command, an environment entry or a path holds a NUL character, which the kernel cannot pass on.")
+        raise InvalidSpec(
+            "A command, an environment entry or a path holds a NUL character, which the kernel cannot pass on."
+        )
     bad = [name for name, _ in spec.env if not name or "=" in name]
     if bad:
         raise InvalidSpec(f"{bad[0]!r} is no name of an environment variable: it must not be empty or hold '='.")
@@ -161,26 +161,3 @@ def _check_namespaces(spec: Spec) -> None:
         raise InvalidSpec("A host name of its own needs a UTS namespace, or it would rename the host: add NS.UTS.")
     if spec.time_offset_s and NS.TIME not in wanted:
         raise InvalidSpec("A time offset needs a time namespace: add NS.TIME.")
-
-
-def to_wire(spec: Spec) -> dict[str, Any]:
-    """Return the spec as JSON-able data, for the message to the launcher."""
-    return {item.name: getattr(spec, item.name) for item in dataclasses.fields(spec)} | {
-        "rootfs": dataclasses.asdict(spec.rootfs),
-        "mounts": [dataclasses.astuple(mount) for mount in spec.mounts],
-    }
-
-
-def from_wire(data: Mapping[str, Any]) -> Spec:
-    """Return the spec that `to_wire` was given."""
-    fields = dict(data)
-    rootfs = {key: _tuples(value) for key, value in fields["rootfs"].items()}
-    mounts = tuple(MountSpec(kind, target, source, tuple(options)) for kind, target, source, options in fields["mounts"])
-    plain = {key: _tuples(value) for key, value in fields.items()}
-    return Spec(**(plain | {"rootfs": Rootfs(**rootfs), "mounts": mounts}))
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return tuple(_tuples(item) for item in value)
-    return value

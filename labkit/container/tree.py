@@ -79,9 +79,7 @@ def _union(target: str, lowers: list[str], writable: str, *, is_made: bool = Fal
     return made + overlay(target, lowers, upper=upper, work=work, userxattr=True)
 
 
-def _mount_steps(
-    mount: MountSpec, tree_fd: int, *, scratch: str, v1_hierarchies: tuple[str, ...]
-) -> list[Step]:
+def _mount_steps(mount: MountSpec, tree_fd: int, *, scratch: str, v1_hierarchies: tuple[str, ...]) -> list[Step]:
     """Attach one mount of the spec; ``scratch`` is a place on the stage, seen from the old root where the child stands."""
     target = mount.target
     if mount.kind == "bind":

@@ -63,7 +63,9 @@ def resolve_user(user: str, roots: Sequence[str]) -> Identity:
     Raises: LookupError naming what was not found.
     """
     user_text, _, group_text = user.partition(":")
-    passwd = [row for row in read_table(roots, "/etc/passwd") if len(row) >= 6 and row[2].isdigit() and row[3].isdigit()]
+    passwd = [
+        row for row in read_table(roots, "/etc/passwd") if len(row) >= 6 and row[2].isdigit() and row[3].isdigit()
+    ]
     found = next((row for row in passwd if (user_text or "0") in (row[0], row[2])), None)
     if found is None and user_text not in ("", "root") and not user_text.isdigit():
         raise LookupError(f"user {user_text!r} is not in the container's /etc/passwd")

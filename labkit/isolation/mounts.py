@@ -19,7 +19,7 @@ import stat
 import struct
 
 from labkit.linux.constants import AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
-from labkit.linux.steps import Step, kept
+from labkit.linux.steps import Arg, Step, kept
 from labkit.linux.syscalls import AT_FDCWD, mount_setattr, open_tree
 
 __all__ = [
@@ -132,7 +132,9 @@ def make_folders(path: str, *, mode: int = 0o755) -> list[Step]:
     start = "/" if path.startswith("/") else ""
     tolerated = (errno.EEXIST, errno.EROFS)
     return [
-        Step("mkdirat", (AT_FDCWD, start + "/".join(parts[: n + 1]), mode), f"make the folder {path}", tolerate=tolerated)
+        Step(
+            "mkdirat", (AT_FDCWD, start + "/".join(parts[: n + 1]), mode), f"make the folder {path}", tolerate=tolerated
+        )
         for n in range(len(parts))
         if parts[n] not in ("", ".")
     ]
@@ -144,8 +146,8 @@ def attach(tree_fd: int, target: str) -> list[Step]:
         place = make_folders(target)
     else:
         place = make_folders(os.path.dirname(target))
-        args = (AT_FDCWD, target, stat.S_IFREG | 0o644, 0)
-        place.append(Step("mknodat", args, f"make the file {target}", tolerate=(errno.EEXIST, errno.EROFS)))
+        node = (AT_FDCWD, target, stat.S_IFREG | 0o644, 0)
+        place.append(Step("mknodat", node, f"make the file {target}", tolerate=(errno.EEXIST, errno.EROFS)))
     args = (tree_fd, "", AT_FDCWD, target, int(MoveMountFlag.F_EMPTY_PATH))
     return [*place, Step("move_mount", args, f"attach a mount at {target}")]
 
@@ -223,7 +225,9 @@ def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
     for name in v1:
         folder = f"{target}/{name.removeprefix('name=')}"
         steps += make_folders(folder)
-        steps.append(_mount("cgroup", folder, "cgroup", _SAFE | MountFlag.RDONLY, name, why=f"mount cgroup at {folder}"))
+        steps.append(
+            _mount("cgroup", folder, "cgroup", _SAFE | MountFlag.RDONLY, name, why=f"mount cgroup at {folder}")
+        )
     return [*steps, _set_attributes(target, MountAttr.RDONLY)]
 
 
@@ -244,11 +248,20 @@ def readonly_root() -> list[Step]:
 
 @kept
 def mask(path: str) -> list[Step]:
-    """Hide ``path``, if there is one: a file behind /dev/null, a folder behind an empty read-only one."""
-    why = f"mask {path}"
-    as_file = Step("mount", ("/dev/null", path, None, int(MountFlag.BIND), None), why, tolerate=_MISSING, skip_on_success=1)
-    args = ("labkit-masked", path, "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
-    return [as_file, Step("mount", args, why, tolerate=_MISSING)]
+    """Hide ``path``: a file behind /dev/null, a folder behind an empty read-only one; what this machine lacks is left out.
+
+    Which of them it is, the caller's own /proc or /sys tells: they come from the same kernel.
+    """
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        return []
+    if is_folder:
+        args: tuple[Arg, ...] = ("labkit-masked", path, "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
+    else:
+        args = ("/dev/null", path, None, int(MountFlag.BIND), None)
+    # A container without /proc or /sys has nothing to hide.
+    return [Step("mount", args, f"mask {path}", tolerate=_MISSING)]
 
 
 @kept
@@ -276,7 +289,9 @@ def let_go_of_old_root() -> list[Step]:
     ]
 
 
-def _mount(source: str | None, target: str, fstype: str | None, flags: MountFlag, data: str | None, *, why: str) -> Step:
+def _mount(
+    source: str | None, target: str, fstype: str | None, flags: MountFlag, data: str | None, *, why: str
+) -> Step:
     return Step("mount", (source, target, fstype, int(flags), data), why)
 
 
@@ -286,4 +301,6 @@ def _set_attributes(
     # ABI: struct mount_attr, linux/mount.h.
     attr = struct.pack("<4Q", int(attributes), 0, 0, 0)
     flags = int(AtFlag.RECURSIVE) if recursive else 0
-    return Step("mount_setattr", (AT_FDCWD, path, flags, attr, len(attr)), f"set {attributes.name} on {path}", tolerate=tolerate)
+    return Step(
+        "mount_setattr", (AT_FDCWD, path, flags, attr, len(attr)), f"set {attributes.name} on {path}", tolerate=tolerate
+    )

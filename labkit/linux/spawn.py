@@ -5,7 +5,7 @@ is copied, and all of it is thrown away by execve. So on x86-64 the child shares
 vfork's children do, and runs only the 40 instructions below: load a record, make the call, look at the answer, go on. It uses
 no stack, writes nothing but the records' result words and the header, and ends in execve or exit_group.
 
-On other machines the child is a copy that runs the same steps in Python (`labkit.linux.steps.perform`).
+On other machines, and with ``LABKIT_CHILD=copy`` in the environment, the child is a copy that runs the same steps in Python.
 
 Leaves out: machine code for other machines.
 See: clone(2) (CLONE_VM), vfork(2), syscall(2) (registers), Intel SDM volume 2.
@@ -65,7 +65,7 @@ _X86_64 = bytes.fromhex(
 
 def _load_code() -> ctypes._CFunctionType | None:
     """Put the instructions into memory that may be executed; None where the machine is another or forbids it."""
-    if os.uname().machine != "x86_64":
+    if os.uname().machine != "x86_64" or os.environ.get("LABKIT_CHILD") == "copy":
         return None
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -87,7 +87,9 @@ def shares_memory() -> bool:
     return _spawn is not None
 
 
-def spawn_program(program: Program, flags: int, *, exit_signal: int, cgroup_fd: int = -1, copy: bool = False) -> tuple[int, int]:
+def spawn_program(
+    program: Program, flags: int, *, exit_signal: int, cgroup_fd: int = -1, copy: bool = False
+) -> tuple[int, int]:
     """Clone a child in the new namespaces of ``flags`` that carries out ``program``; return ``(pid, pidfd)`` at once.
 
     The caller must have one thread and must wait for the child's execve or end (watch a close-on-exec descriptor) before it

@@ -17,10 +17,10 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, cast
 
 __all__ = ["ANY_ERRNO", "Arena", "Arg", "Program", "Refused", "Step", "Struct", "kept", "perform", "syscall_number"]
 
@@ -100,7 +100,7 @@ def kept(make: Callable[P, list[Step]]) -> Callable[P, list[Step]]:
 
     @wraps(make)
     def steps(*args: P.args, **named: P.kwargs) -> list[Step]:
-        return list(made(*args, **named))
+        return list(made(*args, **cast(dict[str, Hashable], named)))
 
     return steps
 
@@ -252,8 +252,7 @@ class Program:
 
     def run(self) -> None:
         """Carry the steps out here, in Python, with the same notes. Raises: Refused."""
-        for index, result in _carry_out(self.steps, self.arena):
-            self._note(0, index)
+        for index, result in _carry_out(self.steps, self.arena, before=lambda index: self._note(0, index)):
             _WORD.pack_into(self.arena.pages, self._records + index * _RECORD.size + _RESULT_OFFSET, result)
             if _is_refused(self.steps[index], result):
                 self._note(1, index)
@@ -272,13 +271,14 @@ _syscall = ctypes.CDLL(None, use_errno=True)["syscall"]
 _syscall.restype = ctypes.c_long
 
 
-def _carry_out(steps: Sequence[Step], arena: Arena) -> Iterator[tuple[int, int]]:
+def _carry_out(steps: Sequence[Step], arena: Arena, *, before: Callable[[int], None]) -> Iterator[tuple[int, int]]:
     """Make the calls one after another; yield each step's index and answer, and raise after a refused one."""
     index, carried = 0, None
     while index < len(steps):
         step = steps[index]
         args = step.args if carried is None else (carried, *step.args[1:])
         values = [ctypes.c_long(arena.value(arg)) for arg in args]
+        before(index)
         result = _syscall(ctypes.c_long(syscall_number(step.call)), *values)
         if result < 0:
             result = -ctypes.get_errno()
@@ -291,5 +291,5 @@ def _carry_out(steps: Sequence[Step], arena: Arena) -> Iterator[tuple[int, int]]
 
 def perform(steps: Sequence[Step]) -> None:
     """Carry ``steps`` out in the calling process. Raises: Refused (an OSError) at the first one that is refused."""
-    for _ in _carry_out(steps, Arena()):
+    for _ in _carry_out(steps, Arena(), before=lambda _: None):
         pass
