@@ -25,7 +25,7 @@ from typing import Any
 import nbformat
 
 from labkit.errors import FeatureMissing, InvalidSpec, LabkitError
-from labkit.lesson.rules import MOST_NOTEBOOK_BYTES, problems_in
+from labkit.lesson.rules import MOST_NOTEBOOK_BYTES, must_be_folded, problems_in
 from labkit.widgets.layout import VIEW_MIME
 
 __all__ = ["KERNEL_NAME", "build", "check_built", "main", "read_source_notebook"]
@@ -34,7 +34,7 @@ KERNEL_NAME = "labkit"
 #: A lesson that hangs stops the build after this long in one cell.
 CELL_TIMEOUT_S = 180
 _METADATA: dict[str, Any] = {
-    "kernelspec": {"display_name": "labkit (sandboxed)", "language": "python", "name": KERNEL_NAME},
+    "kernelspec": {"display_name": "Python (labkit)", "language": "python", "name": KERNEL_NAME},
     # Without the version: it would differ from machine to machine.
     "language_info": {
         "codemirror_mode": {"name": "ipython", "version": 3},
@@ -61,7 +61,7 @@ def read_source_notebook(source_path: Path) -> Any:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: Counter[str] = Counter()
     for cell in notebook.cells:
-        cell.metadata = _cell_metadata(cell.metadata)
+        cell.metadata = _cell_metadata(cell)
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -198,10 +198,10 @@ def _execute(notebook: Any, *, folder: Path, kernel_name: str) -> None:
         notebook.metadata = nbformat.from_dict(_METADATA)  # type: ignore[no-untyped-call]
 
 
-def _cell_metadata(found: Any) -> Any:
-    """Return a cell's metadata with the solution folded: its tag is all that an author has to write."""
-    kept = {key: value for key, value in found.items() if key in ("tags", "jupyter", "slideshow")}
-    if "solution" in kept.get("tags", ()):
+def _cell_metadata(cell: Any) -> Any:
+    """Return a cell's metadata; what gives an answer away is folded without the author writing more than a tag, or nothing."""
+    kept = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter", "slideshow")}
+    if cell.cell_type == "code" and must_be_folded(cell):
         kept["jupyter"] = {**kept.get("jupyter", {}), "source_hidden": True}
     return nbformat.from_dict(kept)  # type: ignore[no-untyped-call]
 

@@ -12,10 +12,10 @@ import html
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Text", "note", "show_text"]
+__all__ = ["EDGES", "Text", "note", "show_text"]
 
 #: Left edge of a note, by its kind. The word in front of the note says the same as the colour.
-_EDGES = {"predict": "#7A5CC0", "pass": "#2A8A57", "not yet": "#C26A00", "note": "#0B7CC0"}
+EDGES = {"predict": "#7A5CC0", "quiz": "#7A5CC0", "pass": "#2A8A57", "not yet": "#C26A00", "note": "#0B7CC0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,6 @@ def show_text(text: Text) -> None:
 
 def note(kind: str, body_html: str) -> str:
     """Return ``body_html`` in a box with an edge in the colour of ``kind``."""
-    edge = _EDGES.get(kind, _EDGES["note"])
+    edge = EDGES.get(kind, EDGES["note"])
     style = f"border-left:4px solid {edge};padding:2px 0 2px 10px;margin:4px 0;max-width:46em;line-height:1.5"
     return f'<div style="{style}">{body_html}</div>'

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labkit.errors import InvalidSpec
-from labkit.lesson.display import Text, note, show_text
+from labkit.lesson.display import EDGES, Text, note, show_text
 from labkit.lesson.progress import record
 from labkit.widgets import layout
 
@@ -83,16 +83,16 @@ class Prediction:
             layout.say(self._line, f"Noted: you predict {self._shown(self.said)}. Now run the next cell.")
 
     def compare(self, happened: object = None) -> None:
-        """Show the prediction beside what ``happened`` (default: the known answer); later changes no longer count.
+        """Show the prediction beside what ``happened`` (default: the known answer); a prediction that was made then stays.
 
         Raises: InvalidSpec if neither is known.
         """
         happened = self.answer if happened is None else happened
         if happened is None:
             raise InvalidSpec(f"compare() needs what happened: {self.question!r} was asked without an answer.")
-        if self._input is not None:
-            self._input.disabled = True
         if self.said is not None:
+            if self._input is not None:
+                self._input.disabled = True
             record("predict", self.question, did={"said": self.said, "happened": str(happened)})
         sentence = self._verdict(happened)
         plain = f"What happened: {sentence} {self.why}".strip()
@@ -123,13 +123,13 @@ class Prediction:
         self._line = layout.status("Nothing predicted yet.")
         if self.options:
             self._input = layout.choice(self.options, label=self.question, on_choice=self.say)
-            return layout.column(question, self._input, self._line)
+            return layout.column(question, self._input, self._line, edge=EDGES["predict"])
         self._input = layout.number(label="Your prediction", unit=self.unit)
         self._input.observe(lambda change: self.say(change["new"]), names="value")
         keep = layout.button(
             "Keep", does="Keep this number as your prediction", on_click=lambda: self.say(self._input.value)
         )
-        return layout.column(question, layout.row(self._input, keep), self._line)
+        return layout.column(question, layout.row(self._input, keep), self._line, edge=EDGES["predict"])
 
     def _still_html(self) -> str:
         choices = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.errors import InvalidSpec
-from labkit.lesson.display import note
+from labkit.lesson.display import EDGES, note
 from labkit.lesson.progress import record
 from labkit.widgets import layout
 
@@ -80,8 +80,8 @@ class Quiz:
     def _build(self) -> Any:
         self._line = layout.status("Choose an answer with the mouse, or with Tab and the arrow keys.")
         radio = layout.choice([answer.text for answer in self.answers], label=self.question, on_choice=self.choose)
-        return layout.column(layout.heading("Quiz", self.question), radio, self._line)
+        return layout.column(layout.heading("Quiz", self.question), radio, self._line, edge=EDGES["quiz"])
 
     def _still_html(self) -> str:
         items = "".join(f"<li>{html.escape(answer.text)}</li>" for answer in self.answers)
-        return note("predict", f"<strong>Quiz.</strong> {html.escape(self.question)}<ul>{items}</ul>")
+        return note("quiz", f"<strong>Quiz.</strong> {html.escape(self.question)}<ul>{items}</ul>")

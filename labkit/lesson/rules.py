@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["MOST_NOTEBOOK_BYTES", "TAGS", "problems_in"]
+__all__ = ["MOST_NOTEBOOK_BYTES", "TAGS", "must_be_folded", "problems_in"]
 
 MOST_NOTEBOOK_BYTES = 1_000_000
 MOST_CODE_LINES = 12
 #: What each tag means: see the authors' guide in CONTRIBUTING.
-TAGS = frozenset({"nbval-ignore-output", "exercise", "judge", "solution"})
+TAGS = frozenset({"nbval-ignore-output", "exercise", "judge", "solution", "folded"})
+#: Questions hold their answers in their code.
+_ASKS = re.compile(r"\b(predict|quiz)\(")
+_ANSWER = re.compile(r"\b(answer|right|why)\s*=")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
@@ -44,6 +47,11 @@ def problems_in(notebook: Any, *, folder: Path) -> list[str]:
         else:
             found.append(f"{where}: only markdown and code cells are used, not {cell.cell_type}.")
     return found
+
+
+def must_be_folded(cell: Any) -> bool:
+    """Return whether the code of ``cell`` gives an answer away (a solution, a question) or is tagged as plumbing."""
+    return bool({"solution", "folded"} & _tags_of(cell)) or bool(_ASKS.search(cell.source))
 
 
 def _execution(notebook: Any) -> Iterator[str]:
@@ -71,8 +79,11 @@ def _exercises(notebook: Any) -> Iterator[str]:
 def _tags(cell: Any) -> Iterator[str]:
     for tag in _tags_of(cell) - TAGS:
         yield f"the tag {tag!r} has no meaning here: use one of {', '.join(sorted(TAGS))}."
-    if "solution" in _tags_of(cell) and not cell.metadata.get("jupyter", {}).get("source_hidden"):
-        yield "a solution must be folded."
+    if cell.cell_type == "code" and must_be_folded(cell):
+        if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+            yield "a question or a solution must be folded: build it with `make notebooks`."
+        if _ANSWER.search(cell.source.split("\n")[0]):
+            yield "the first line of a folded cell stays visible: write answer=, right= and why= on a later line."
 
 
 def _code(source: str, *, may_import: bool) -> Iterator[str]:

@@ -36,7 +36,7 @@ _COLOURS = {
 }
 _BLOCK = (
     "background:var(--jp-cell-editor-background,#f5f5f5);color:var(--jp-content-font-color1,#1a1a1a);"
-    "padding:8px;overflow-x:auto;line-height:1.35"
+    "padding:8px;margin:4px 0;overflow-x:auto;line-height:1.35"
 )
 
 

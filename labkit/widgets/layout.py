@@ -9,6 +9,7 @@ See: WAI-ARIA 1.2 (status role, live regions); https://ipywidgets.readthedocs.io
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,11 +107,18 @@ def picture(alt: str, *, width_px: int) -> Any:
 
     ipywidgets' image has no ``alt``; its tooltip becomes the ``title`` attribute, which names an image as well.
     """
-    import ipywidgets
-
     # Its own height and place: a flex column would stretch it to the column's width.
-    layout = {"max_width": "100%", "height": "auto", "align_self": "flex-start"}
-    return ipywidgets.Image(format="png", tooltip=alt, width=str(width_px), layout=layout)
+    box = {"max_width": "100%", "height": "auto", "align_self": "flex-start"}
+    return _named_image()(format="png", tooltip=alt, width=str(width_px), layout=box)
+
+
+@functools.cache
+def _named_image() -> Any:
+    """Return ipywidgets' image with an empty ``description``: its view reads one before it sets a tooltip, and fails without."""
+    import ipywidgets
+    import traitlets
+
+    return type("NamedImage", (ipywidgets.Image,), {"description": traitlets.Unicode("").tag(sync=True)})
 
 
 def status(text: str = "") -> Any:
@@ -150,11 +158,12 @@ def row(*children: Any) -> Any:
     return ipywidgets.HBox(list(children), layout={"flex_flow": "row wrap", "align_items": "center"})
 
 
-def column(*children: Any) -> Any:
-    """Return ``children`` one below the other."""
+def column(*children: Any, edge: str | None = None) -> Any:
+    """Return ``children`` one below the other, with a left edge of the colour ``edge`` if one is given."""
     import ipywidgets
 
-    return ipywidgets.VBox(list(children))
+    box = {} if edge is None else {"border_left": f"4px solid {edge}", "padding": "0 0 0 10px", "margin": "4px 0"}
+    return ipywidgets.VBox(list(children), layout=box)
 
 
 def close_tree(widget: Any) -> None:
