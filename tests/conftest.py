@@ -8,21 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.leaks import Snapshot, become_subreaper, wait_for_leaks_since
-from tests.support.report import FeatureReport
+from tests.support.report import pytest_addoption, pytest_configure
+
+__all__ = ["nothing_is_left", "pytest_addoption", "pytest_configure", "pytest_sessionfinish", "pytest_sessionstart"]
 
 _AT_START = pytest.StashKey[Snapshot]()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--must-have``."""
-    parser.addoption("--must-have", metavar="FILE|a,b", help="features that must be present and used, or the run fails")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks and begin to count."""
-    config.addinivalue_line("markers", "requires(*features): skip where the machine lacks one of them")
-    config.addinivalue_line("markers", "bare: also run as a user without delegated cgroup and without /etc/subuid")
-    config.pluginmanager.register(FeatureReport.from_config(config), "labkit-features")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

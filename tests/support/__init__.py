@@ -10,9 +10,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.support.child import ChildFailed, in_child, run_python
+from tests.support.child import PROJECT, ChildFailed, in_child, run_python
 from tests.support.features import FEATURES, Probe, has, probe, requires
 
 __all__ = [
@@ -26,6 +24,3 @@ __all__ = [
     "requires",
     "run_python",
 ]
-
-#: The top folder of the checkout.
-PROJECT = Path(__file__).resolve().parents[2]

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChildFailed", "in_child", "run_python"]
+__all__ = ["PROJECT", "ChildFailed", "in_child", "run_python"]
 
-_PROJECT = str(Path(__file__).resolve().parents[2])
-_PRELUDE = f"import sys, json\nsys.path.insert(0, {_PROJECT!r})\n"
+#: The top folder of the checkout.
+PROJECT = Path(__file__).resolve().parents[2]
+_PRELUDE = f"import sys, json\nsys.path.insert(0, {str(PROJECT)!r})\n"
 #: Enters namespaces; with a user namespace the caller is root in it, whoever it was before.
 _ENTER = """
 def _enter(flags):

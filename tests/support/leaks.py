@@ -87,13 +87,13 @@ def become_subreaper() -> None:
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
 
 
-def wait_for_leaks_since(before: Snapshot, *, resident: bool = True, grace_s: float = GRACE_S) -> list[str]:
+def wait_for_leaks_since(before: Snapshot, *, resident: bool = True, grace_s: float | None = None) -> list[str]:
     """Return what is new since ``before``, after giving what is just ending the time to end."""
     found = leaks_since(before, resident=resident)
     if not found:
         return found
     gc.collect()  # a descriptor in a reference cycle is closed late, but it is closed
-    deadline_s = time.monotonic() + grace_s
+    deadline_s = time.monotonic() + (GRACE_S if grace_s is None else grace_s)
     while (found := leaks_since(before, resident=resident)) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     return found
@@ -139,23 +139,24 @@ def _without_allowed(
 
 
 def _is_held(path: str, now: Snapshot, *, ours: bool) -> bool:
-    """Tell whether ``path`` is in use by a living program: by one of ours only as the top folder that it locks."""
-    holders = _lock_holders(path) | _lock_holders(f"{path}/lock")
-    family = {os.getpid(), *now.processes}
-    if holders & family:
-        return ours
-    top = path
-    while os.path.basename(os.path.dirname(top)).startswith("labkit-"):
-        top = os.path.dirname(top)
-    above = _lock_holders(top) | _lock_holders(f"{top}/lock")
-    if above & family:
-        # The launcher's folder holds its lock and its stage; anything more is an entry of a container.
-        return ours and os.path.basename(path) in ("lock", "stage")
-    return bool(holders or above) or _is_base_in_use(path, now)
+    """Tell whether a living program holds ``path`` or a folder above it; our own only as far as a launcher may."""
+    folders = [path]
+    while os.path.basename(os.path.dirname(folders[-1])).startswith("labkit"):
+        folders.append(os.path.dirname(folders[-1]))
+    holders_of = {folder: _lock_holders(folder) | _lock_holders(f"{folder}/lock") for folder in folders}
+    folder = next((folder for folder in folders if holders_of[folder]), None)
+    if folder is None:
+        return _is_base_in_use(path) or (ours and os.path.basename(path) == "labkit-leaf")
+    holders = holders_of[folder]
+    if not holders & {os.getpid(), *now.processes}:
+        return True
+    # The launcher's folder holds its lock and its stage; anything more there, or in its parent cgroup, is a container's.
+    return ours and (folder == path or os.path.basename(path) in ("lock", "stage"))
 
 
-def _is_base_in_use(path: str, now: Snapshot) -> bool:
-    if "/sys/fs/cgroup" in path or not os.path.isdir(path):
+def _is_base_in_use(path: str) -> bool:
+    """Tell whether ``path`` is the folder of a user's run folders, and each of them belongs to a living launcher."""
+    if not os.path.isdir(path):
         return False
     inner = [f"{path}/{name}" for name in os.listdir(path) if name.startswith("labkit-")]
     return bool(inner) and all(_lock_holders(f"{folder}/lock") for folder in inner)

@@ -6,6 +6,9 @@ Options and environment:
   demanded only with ``LABKIT_MUST_HAVE=1``. A line of the file is a feature and the kinds of run it belongs to.
 * ``LABKIT_TEST_RUN``: the kind of this run (``root``, ``user``, ``bare``); else it follows from the user id.
 * ``LABKIT_FEATURE_REPORT=FOLDER``: write the counts there as JSON; `tests.support.summary` merges several runs.
+
+``tests/conftest.py`` loads it for the tests; another run of pytest (that of the notebooks) says
+``-p tests.support.report`` and gives itself a name with ``LABKIT_TEST_RUN``.
 """
 
 from __future__ import annotations
@@ -21,9 +24,29 @@ import pytest
 
 from tests.support.features import probe
 
-__all__ = ["Counts", "FeatureReport", "parse_must_have", "run_kind", "table"]
+__all__ = [
+    "Counts",
+    "FeatureReport",
+    "parse_must_have",
+    "pytest_addoption",
+    "pytest_configure",
+    "run_kind",
+    "table",
+]
 
 _DEFAULT_LIST = Path(__file__).resolve().parents[1] / "must_have.txt"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--must-have``."""
+    parser.addoption("--must-have", metavar="FILE|a,b", help="features that must be present and used, or the run fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks and begin to count."""
+    config.addinivalue_line("markers", "requires(*features): skip where the machine lacks one of them")
+    config.addinivalue_line("markers", "bare: also run as a user without delegated cgroup and without /etc/subuid")
+    config.pluginmanager.register(FeatureReport.from_config(config), "labkit-features")
 
 
 @dataclass(slots=True)
@@ -59,7 +82,7 @@ def table(features: dict[str, Counts]) -> list[str]:
 
 @dataclass(slots=True, eq=False)
 class FeatureReport:
-    """Counts of one run; registered with pytest by ``tests/conftest.py``."""
+    """Counts of one run; registered with pytest by `pytest_configure`."""
 
     must_have: tuple[str, ...]
     features: dict[str, Counts] = field(default_factory=dict)
