@@ -38,6 +38,7 @@ from typing import Any
 
 from labkit.container import runfolder
 from labkit.container.leftovers import LAUNCHER_VARIABLE
+from labkit.container.outcome import SetupFailed, wait_for_exec
 from labkit.container.plan import GO, SECOND_CHILD, ChildFds, Facts, container_steps, enter_steps
 from labkit.container.spec import Spec
 from labkit.container.users import Identity, resolve_user
@@ -45,14 +46,13 @@ from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, CloneFlag, MountAttr, Prctl
 from labkit.linux.spawn import shares_memory, spawn_program
-from labkit.linux.steps import Arena, Program, Step
+from labkit.linux.steps import Arena, Program
 from labkit.linux.syscalls import capget, clone3, mount_setattr, prctl
 
 __all__ = ["MESSAGE_BYTES", "Launcher"]
 
 #: The longest message that the program may send: a spec with its environment, its seccomp filter in hexadecimal.
 MESSAGE_BYTES = 128 * 1024
-SETUP_TIMEOUT_S = 10.0
 _MOST_FDS = 64
 
 
@@ -67,14 +67,6 @@ class Job:
     has_pid_namespace: bool
     name: str
     timed_out: bool = False
-
-
-class SetupFailed(Exception):
-    """A step of the child was refused; carries what the program is told."""
-
-    def __init__(self, step: str, number: int, message: str) -> None:
-        super().__init__(message)
-        self.report = {"step": step, "errno": number, "message": message}
 
 
 class Launcher:
@@ -198,7 +190,7 @@ class Launcher:
         try:
             self._write_outside_files(spec, pid)
             ours.send(GO)
-            return _wait_for_exec(program, ours)
+            return wait_for_exec(program, ours)
         except (SetupFailed, OSError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -236,7 +228,7 @@ class Launcher:
             )
             theirs.close()
             try:
-                tty_fd = _wait_for_exec(program, ours)
+                tty_fd = wait_for_exec(program, ours)
             finally:
                 os.waitpid(first_pid, 0)
                 os.close(first_pidfd)
@@ -374,37 +366,3 @@ def v1_hierarchies() -> tuple[str, ...]:
     with open("/proc/self/cgroup") as file:
         names = [line.split(":", 2)[1] for line in file]
     return tuple(name for name in names if name)
-
-
-def _why(program: Program) -> tuple[Step, int]:
-    """Return the refused step and its errno; of several tries to execute a file, "not allowed" tells more than "not there"."""
-    step, number = program.refused or (program.current, 0)
-    if step.call == "execve":
-        answers = [program.result_of(i) for i, other in enumerate(program.steps) if other.call == "execve"]
-        number = errno.EACCES if -errno.EACCES in answers else number
-    return step, number
-
-
-def _wait_for_exec(program: Program, status: socket.socket) -> int | None:
-    """Wait until the child has become the program; return its terminal's master side if it made one.
-
-    Raises: SetupFailed with the step that was refused, or when the child takes longer than the set-up time limit.
-    """
-    status.settimeout(SETUP_TIMEOUT_S)
-    tty_fd = None
-    try:
-        # End of file: the child's end is closed by execve, or by its end.
-        while message := socket.recv_fds(status, 16, 1):
-            if not message[0]:
-                break
-            tty_fd = message[1][0] if message[1] else tty_fd
-    except TimeoutError:
-        raise SetupFailed(program.current.why, 0, f"it took longer than {SETUP_TIMEOUT_S:.0f} s") from None
-    if program.refused is not None:
-        step, number = _why(program)
-        if tty_fd is not None:
-            os.close(tty_fd)
-        raise SetupFailed(step.why, number, os.strerror(number) if number else "the launcher went away")
-    if program.current.call not in ("execve", "exit_group"):
-        raise SetupFailed(program.current.why, 0, "the process was killed (is its memory limit too small?)")
-    return tty_fd

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import signal
 import socket
 
 from labkit.container import runfolder
@@ -29,6 +30,9 @@ def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
     control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     os.setsid()  # Ctrl-C in the program's terminal is for the program
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        # Python ignores these two, and a child would inherit that; what has a handler is reset to the default for it.
+        signal.signal(number, lambda _number, _frame: None)
     folder = None
     try:
         _collect(base)
