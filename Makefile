@@ -9,6 +9,9 @@ BOOTSTRAP := sh labkit/setup/bootstrap.sh
 PY := .venv/bin/python
 ARGS ?=
 NBVAL := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+PARTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/labkit/parts
+# The order of labkit.setup.parts.search_path: where a program of the lessons or the tests may lie besides PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(PARTS)/usr/bin:$(PARTS)/usr/sbin:$(PARTS)/bin
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 help: ## Show this list

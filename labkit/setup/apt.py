@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.errors import FeatureMissing
 from labkit.setup.progress import Step
 
 __all__ = ["can_download", "can_install", "download", "install"]
@@ -32,7 +31,6 @@ _QUIET = {
 # --no-remove: busybox-static conflicts with busybox; a course has no business removing a package of the machine's owner.
 # Lock::Timeout: a new Ubuntu updates itself in the first minutes and holds the lock.
 _INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "--no-remove", "-o", "DPkg::Lock::Timeout=120")
-_NO_NETWORK = "Check the network (or run `apt-get update` to see what apt says), then run `make setup` again."
 
 
 def can_install(*, euid: int) -> bool:
@@ -60,23 +58,22 @@ def install(packages: Sequence[str], step: Step) -> dict[str, str]:
     return {package: reason for package, reason in reasons.items() if reason}
 
 
-def download(package: str, folder: Path, step: Step) -> None:
-    """Fetch ``package`` and unpack it into ``folder``, all as an ordinary user.
-
-    Raises: FeatureMissing when the archive can neither be had with the machine's lists nor with lists of one's own.
-    """
+def download(packages: Sequence[str], folder: Path, step: Step) -> dict[str, str]:
+    """Fetch ``packages`` and unpack them into ``folder`` as an ordinary user; return the reason for each that could not be."""
     with tempfile.TemporaryDirectory(prefix="labkit-apt-") as work_name:
         work = Path(work_name)
-        options = _private_options(work)
-        if _fetch(package, work, [], step):
+        reasons = {package: _fetch(package, work, [], step) for package in packages}
+        lacking = [package for package, reason in reasons.items() if reason]
+        if lacking:
+            options = _private_options(work)
             step.show("apt-get update (private lists)")
-            step.run(["apt-get", *options, "update"], remedy=_NO_NETWORK, env=_QUIET)
-            reason = _fetch(package, work, options, step)
-            if reason:
-                raise FeatureMissing(f"{package} cannot be downloaded: {reason}.", remedy=_NO_NETWORK)
-        archive = next(work.glob("*.deb"))
+            # Without Error-Mode apt-get takes unreachable sources for a warning, and every package for unknown.
+            no_lists = _try(["apt-get", *options, "-oAPT::Update::Error-Mode=any", "update"], step)
+            reasons |= {package: no_lists or _fetch(package, work, options, step) for package in lacking}
         folder.mkdir(parents=True, exist_ok=True)
-        step.run(["dpkg-deb", "--extract", str(archive), str(folder)], remedy=f"Make room in {folder}.")
+        for archive in work.glob("*.deb"):
+            reasons[archive.name.partition("_")[0]] = _try(["dpkg-deb", "--extract", str(archive), str(folder)], step)
+    return {package: reason for package, reason in reasons.items() if reason}
 
 
 def _fetch(package: str, work: Path, options: Sequence[str], step: Step) -> str:
@@ -97,14 +94,13 @@ def _private_options(work: Path) -> list[str]:
 
 
 def _try(command: Sequence[str], step: Step) -> str:
-    """Run ``command``; return an empty string, or apt's own word on why it failed."""
-    try:
-        step.run(command, remedy="", env=_QUIET)
-    except FeatureMissing as error:
-        told = [line.strip(" |") for line in str(error).splitlines()]
-        reasons = [line.removeprefix("E: ") for line in told if line.startswith("E: ")]
-        return (reasons or told)[-1].rstrip(".")
-    return ""
+    """Run ``command``; return an empty string, or the first error that it printed."""
+    finished = step.execute(command, env=_QUIET)
+    if finished.status == 0:
+        return ""
+    errors = [line.removeprefix("E: ") for line in finished.lines if line.startswith("E: ")]
+    told = [*errors, *reversed(finished.lines), f"status {finished.status}"][0]
+    return " ".join(told.split()).rstrip(".")
 
 
 def _knows(packages: Sequence[str]) -> bool:

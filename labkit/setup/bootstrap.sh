@@ -45,7 +45,8 @@ elif runs "$root/.venv/bin/python"; then
     python=$root/.venv/bin/python
 else
     python=$(find_python) || { install_python && python=$(find_python); } || {
-        say "the course needs Python 3.11 or newer and no program here is one (python3 says: $(python3 --version 2>&1 || true))." \
+        found=$(python3 --version 2>/dev/null) || found=none
+        say "the course needs Python 3.11 or newer, and this machine has no such program (python3: $found)." \
             "Install it (Debian, Ubuntu: sudo apt-get install python3 python3-venv; others: uv python install 3.12), then try again."
         exit 1
     }

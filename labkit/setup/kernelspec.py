@@ -31,8 +31,6 @@ def spec(python: Path) -> dict[str, Any]:
         "argv": [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": DISPLAY_NAME,
         "language": "python",
-        # Debian leaves the sbin folders out of a user's PATH and keeps runc there.
-        "env": {"PATH": "${PATH}:/usr/local/sbin:/usr/sbin:/sbin"},
         "metadata": {"debugger": True},
     }
 

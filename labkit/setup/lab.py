@@ -11,17 +11,22 @@ See: the Jupyter server's configuration reference (ServerApp).
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.setup import kernelspec
+from labkit.setup import kernelspec, parts
 from labkit.setup.steps import checkout_folder
 
-__all__ = ["FIRST_LESSON", "has_display", "main", "server_arguments"]
+__all__ = ["FIRST_LESSON", "address_of", "has_display", "main", "server_arguments"]
 
 FIRST_LESSON = "00_start_here.ipynb"
+_WELCOME = """labkit: JupyterLab is ready. If no browser opens, open this address:
+
+    {address}
+
+Stop it with Ctrl-C, twice."""
 
 
 def has_display(environ: Mapping[str, str]) -> bool:
@@ -33,7 +38,9 @@ def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) 
     """Return the options for the Jupyter server."""
     arguments = [
         f"--ServerApp.root_dir={notebooks}",
-        f"--ServerApp.default_url=/lab/tree/{FIRST_LESSON}",
+        f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}",
+        # Jupyter announces a token of its own making in eight lines; a given one it leaves to us.
+        f"--IdentityProvider.token={secrets.token_hex(24)}",
         "--Application.log_level=ERROR",
         # The lessons' kernel alone: a second "Python 3" in the launcher would be a trap.
         "--KernelSpecManager.ensure_native_kernel=False",
@@ -47,19 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start JupyterLab with ``argv`` added to its options, and serve until it is stopped."""
     from jupyterlab.labapp import LabApp  # takes a third of a second, and only this function needs it
 
-    started_s = time.monotonic()
+    os.environ["PATH"] = parts.search_path(os.environ.get("PATH", os.defpath))  # for the kernels
     notebooks = checkout_folder() / "notebooks"
     arguments = server_arguments(notebooks, euid=os.geteuid(), environ=os.environ)
     server = LabApp.initialize_server(argv=[*arguments, *(sys.argv[1:] if argv is None else argv)])
-    server.io_loop.add_callback(lambda: print(_welcome(server.display_url, time.monotonic() - started_s), flush=True))
+    address = address_of(server.connection_url, server.identity_provider.token)
+    server.io_loop.add_callback(print, _WELCOME.format(address=address), flush=True)
     server.start()
     return 0
 
 
-def _welcome(address: str, elapsed_s: float) -> str:
-    return (
-        f"labkit: JupyterLab is ready ({elapsed_s:.1f} s). Open this address:\n\n    {address}\n\nStop it with Ctrl-C."
-    )
+def address_of(server_url: str, token: str) -> str:
+    """Return the address of lesson 00 on the server; the token in it stands for a password."""
+    query = f"?token={token}" if token else ""
+    return f"{server_url.rstrip('/')}/lab/tree/{FIRST_LESSON}{query}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """System parts: the programs and libraries that come from the distribution, and how each one is recognised.
 
-A part is looked for where it would be used: a program on PATH and in the ``sbin`` folders (Debian keeps ``runc`` there
-and leaves them out of a user's PATH), busybox also in labkit's cache, where set-up unpacks it without root. A busybox
-counts only if it is static: it is the single file of a root file system, where no loader and no library would be found.
+A program is looked for on PATH, in the ``sbin`` folders (Debian keeps ``runc`` there and leaves them out of a user's
+PATH), and in labkit's cache, where set-up unpacks what it can without root. `search_path` is that order as a PATH. A
+busybox counts only if it is static: it is the single file of a root file system, where no loader and no library would be found.
 
 Leaves out: versions. What a program can do on this machine is `labkit doctor`'s question.
 See: elf(5) (PT_INTERP), ld.so(8), file-hierarchy(7).
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PARTS", "Part", "cache_folder", "find_busybox", "find_program", "is_static", "missing"]
+__all__ = ["PARTS", "Part", "cache_folder", "find_busybox", "find_program", "is_static", "missing", "search_path"]
 
 _LIBRARY_FOLDERS = (
     "/lib",
@@ -28,6 +28,7 @@ _LIBRARY_FOLDERS = (
     "/lib/*-linux-*",
     "/usr/lib/*-linux-*",
 )
+_SBIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PT_INTERP = 3  # linux/elf.h
 
 
@@ -49,28 +50,24 @@ def cache_folder() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "labkit"
 
 
+def search_path(path: str) -> str:
+    """Return the PATH ``path`` with the folders added in which a part may also lie, last so that nothing is shadowed."""
+    unpacked = [str(cache_folder() / "parts" / name) for name in ("usr/bin", "usr/sbin", "bin")]
+    return os.pathsep.join(dict.fromkeys([*path.split(os.pathsep), *_SBIN_FOLDERS, *unpacked]))
+
+
 def find_program(*names: str) -> Path | None:
-    """Return the first of ``names`` found on PATH or in the ``sbin`` folders."""
-    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-    for name in names:
-        found = shutil.which(name, path=search)
-        if found is not None:
-            return Path(found)
-    return None
+    """Return the first of ``names`` found on PATH, in the ``sbin`` folders or in the cache."""
+    search = search_path(os.environ.get("PATH", os.defpath))
+    found = (shutil.which(name, path=search) for name in names)
+    return next((Path(path) for path in found if path is not None), None)
 
 
 def find_busybox() -> Path | None:
     """Return a static busybox: the distribution's, or the one that set-up unpacked into the cache."""
-    unpacked = cache_folder() / "parts"
-    for path in (
-        find_program("busybox"),
-        find_program("busybox.static"),
-        unpacked / "bin/busybox",
-        unpacked / "usr/bin/busybox",
-    ):
-        if path is not None and os.access(path, os.X_OK) and is_static(path):
-            return path
-    return None
+    folders = search_path(os.environ.get("PATH", os.defpath)).split(os.pathsep)
+    candidates = (Path(folder) / name for folder in folders for name in ("busybox", "busybox.static"))
+    return next((path for path in candidates if os.access(path, os.X_OK) and is_static(path)), None)
 
 
 def is_static(program: Path) -> bool:
@@ -134,8 +131,8 @@ PARTS = (
         _named("util-linux"),
     ),
     Part("ip", "a look at network interfaces from outside", _program("ip"), _named("iproute2", dnf="iproute")),
-    Part("bwrap", "a peer in the start-up race", _program("bwrap"), _named("bubblewrap")),
-    Part("runc", "a peer in the start-up race", _program("runc"), _named("runc")),
+    Part("bwrap", "a peer in the start-up race", _program("bwrap"), _named("bubblewrap"), portable=True),
+    Part("runc", "a peer in the start-up race", _program("runc"), _named("runc"), portable=True),
     Part("crun", "a peer in the start-up race", _program("crun"), _named("crun")),
     Part(
         "chromium",

@@ -16,13 +16,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from labkit.errors import FeatureMissing
 
-__all__ = ["Progress", "Step"]
+__all__ = ["Finished", "Progress", "Step"]
 
 _LINES_KEPT = 20
+_WIDEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command ended, and the lines it printed on both outputs."""
+
+    status: int
+    lines: tuple[str, ...]
 
 
 class Progress:
@@ -90,35 +101,42 @@ class Step:
             self._write(f"      {note}\n")
         self.notes.clear()
 
-    def run(self, command: Sequence[str], *, remedy: str, env: Mapping[str, str] | None = None) -> str:
-        """Run ``command``, show its output line by line, and return all of it.
+    def execute(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Finished:
+        """Run ``command``, show its output line by line, and return its status and all it printed.
 
-        Raises: FeatureMissing with the last lines of the output and ``remedy`` when it cannot be run or fails.
+        Raises: FeatureMissing when there is no such program.
         """
         lines: list[str] = []
-        environment = {**os.environ, **(env or {})}
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, **(env or {})},
                 text=True,
                 errors="replace",
             )
         except OSError as error:
-            raise FeatureMissing(f"{command[0]} cannot be run: {error.strerror}.", remedy=remedy) from error
+            raise FeatureMissing(f"{command[0]} cannot be run: {error.strerror}.") from error
         with process:
             for line in process.stdout or ():
                 lines.append(line.rstrip())
                 self.show(line.strip())
-        if process.returncode:
-            last = "\n".join(f"      | {line}" for line in lines[-_LINES_KEPT:] if line)
+        return Finished(process.returncode, tuple(lines))
+
+    def run(self, command: Sequence[str], *, what: str, remedy: str, env: Mapping[str, str] | None = None) -> None:
+        """Run ``command`` as `execute` does, and print the end of its output if it fails.
+
+        Raises: FeatureMissing that says ``what`` did not happen, with ``remedy``.
+        """
+        finished = self.execute(command, env=env)
+        if finished.status:
+            last = [line for line in finished.lines if line.strip()][-_LINES_KEPT:]
+            self.notes += [f"| {line[:_WIDEST]}" for line in last]
             raise FeatureMissing(
-                f"`{' '.join(command)}` failed with status {process.returncode}:\n{last}\n", remedy=remedy
+                f"{what} ({Path(command[0]).name} ended with status {finished.status}).", remedy=remedy
             )
-        return "\n".join(lines)
 
     def _write(self, text: str) -> None:
         self._out.write(text)

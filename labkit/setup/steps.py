@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from labkit.errors import FeatureMissing
@@ -33,7 +34,7 @@ from labkit.setup.stamp import Stamps, key_of
 
 __all__ = ["Plan", "Task", "checkout_folder", "run"]
 
-_PIP_REMEDY = "What pip said stands above; without a network there is nothing to try, otherwise run `make setup` again."
+_PIP_REMEDY = "Its own words stand above; check the network, then run `make setup` again: it goes on from there."
 _MANAGERS = {
     "apt-get": "apt-get install",
     "dnf": "dnf install",
@@ -120,7 +121,7 @@ class Plan:
     def _parts_are_done(self) -> bool:
         lacking = parts.missing(self.parts)
         return not self._apt_packages(lacking) and (
-            not lacking or self._tried().get("parts") == self._parts_key(lacking)
+            not lacking or self._tried().get("parts") in self._parts_keys(lacking)
         )
 
     def _install_parts(self, step: Step) -> None:
@@ -129,22 +130,16 @@ class Plan:
         if apt.can_install(euid=os.geteuid()):
             packages += [part.packages["apt-get"] for part in lacking]
             reasons = apt.install(packages, step) if packages else {}
-        for part in parts.missing(self.parts):
-            if part.portable and apt.can_download():
-                self._unpack(part, step, reasons)
+        lacking = parts.missing(self.parts)
+        portable = [part.packages["apt-get"] for part in lacking if part.portable]
+        if portable and apt.can_download():
+            step.announce(f"{', '.join(portable)} without root")
+            reasons |= apt.download(portable, parts.cache_folder() / "parts", step)
         lacking = parts.missing(self.parts)
         step.notes += [_explain(part, reasons.get(part.packages["apt-get"], "")) for part in lacking]
         if not lacking and not packages:
             step.result = "nothing missing"
-        self._remember_tried(lacking)
-
-    def _unpack(self, part: parts.Part, step: Step, reasons: dict[str, str]) -> None:
-        package = part.packages["apt-get"]
-        step.announce(f"{package} without root")
-        try:
-            apt.download(package, parts.cache_folder() / "parts", step)
-        except (FeatureMissing, OSError) as error:
-            reasons[package] = str(error).splitlines()[0]
+        self._remember_tried(lacking, failed=bool(reasons))
 
     def _apt_packages(self, lacking: list[parts.Part]) -> list[str]:
         """Return the packages that root must install before an environment can be made, whatever was tried before."""
@@ -159,13 +154,15 @@ class Plan:
     def _tried(self) -> Stamps:
         return Stamps(parts.cache_folder() / "setup.json")
 
-    def _parts_key(self, lacking: list[parts.Part]) -> str:
-        return key_of(str(os.geteuid()), *(part.name for part in lacking))
+    def _parts_keys(self, lacking: list[parts.Part]) -> tuple[str, str]:
+        """Return the stamp for parts that cannot be had here, and the one, good for today, for parts that failed to come."""
+        names = [f"{part.name} {part.portable}" for part in lacking]
+        return key_of(str(os.geteuid()), *names), key_of(str(os.geteuid()), date.today().isoformat(), *names)
 
-    def _remember_tried(self, lacking: list[parts.Part]) -> None:
+    def _remember_tried(self, lacking: list[parts.Part], *, failed: bool) -> None:
         try:
             parts.cache_folder().mkdir(parents=True, exist_ok=True)
-            self._tried().set("parts", self._parts_key(lacking))
+            self._tried().set("parts", self._parts_keys(lacking)[failed])
         except OSError:
             # A home that cannot be written only costs the next run the same look.
             return
@@ -194,7 +191,12 @@ class Plan:
             "off",
         ]
         # PIP_USER in a student's settings would send the packages past the environment.
-        step.run([*command, "--editable", what], remedy=_PIP_REMEDY, env={"PIP_USER": "0"})
+        step.run(
+            [*command, "--editable", what],
+            what="pip could not install the packages",
+            remedy=_PIP_REMEDY,
+            env={"PIP_USER": "0"},
+        )
         self.stamps.set("level", "dev" if self.dev else "lab")
         self.stamps.set("packages", self._packages_key())
 
@@ -230,9 +232,11 @@ def _name(uid: int) -> str:
 def _explain(part: parts.Part, reason: str) -> str:
     """Return one sentence: which part is missing, what for, why if known, and the command that would change it."""
     manager = next((name for name in _MANAGERS if shutil.which(name)), "")
-    package = part.packages.get(manager, part.name)
+    package = part.packages[manager or "apt-get"]
     sudo = "" if os.geteuid() == 0 else "sudo "
     remedy = (
-        f"{sudo}{_MANAGERS[manager]} {package}" if manager else f"install {package} with the system's package manager"
+        f"{sudo}{_MANAGERS[manager]} {package}"
+        if manager
+        else f"install it with the system's package manager (Debian calls it {package})"
     )
     return f"{part.name} is missing ({part.purpose}{'; ' + reason if reason else ''}): {remedy}"

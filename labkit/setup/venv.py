@@ -23,9 +23,12 @@ from labkit.errors import FeatureMissing
 from labkit.setup import apt
 from labkit.setup.progress import Step
 
-__all__ = ["base_python", "describe", "has_ensurepip", "make", "python_of", "venv_package"]
+__all__ = ["describe", "has_ensurepip", "make", "python_of", "venv_package"]
 
+_NOT_MADE = "The virtual environment could not be made"
 _NO_PIP_REMEDY = "Install {package} (Debian, Ubuntu: sudo apt-get install {package}), or uv or virtualenv, then run `make setup` again."
+# The Python below the environment that may be running this: found now, since `make` removes a broken environment's link to it.
+_BASE_PYTHON = os.path.realpath(sys.executable)
 _DESCRIBE = (
     "import json, sys, importlib.util as u; print(json.dumps([sys.version, sys.prefix, bool(u.find_spec('pip'))]))"
 )
@@ -36,14 +39,9 @@ def python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def base_python() -> Path:
-    """Return the Python below the environment that is running, so that an environment never rebuilds itself from within."""
-    return Path(os.path.realpath(sys.executable))
-
-
 def has_ensurepip() -> bool:
     """Say whether this Python can make an environment with pip in it by itself."""
-    result = subprocess.run([base_python(), "-c", "import ensurepip, venv"], capture_output=True, check=False)
+    result = subprocess.run([_BASE_PYTHON, "-c", "import ensurepip, venv"], capture_output=True, check=False)
     return result.returncode == 0
 
 
@@ -79,15 +77,15 @@ def make(folder: Path, step: Step) -> None:
         raise FeatureMissing(f"{folder} is no folder.", remedy="Move it away, then run `make setup` again.")
     if folder.exists():
         shutil.rmtree(folder)
-    python, remedy = str(base_python()), _NO_PIP_REMEDY.format(package=venv_package())
+    python, remedy = _BASE_PYTHON, _NO_PIP_REMEDY.format(package=venv_package())
     if has_ensurepip():
-        step.run([python, "-m", "venv", str(folder)], remedy=remedy)
+        step.run([python, "-m", "venv", str(folder)], what=_NOT_MADE, remedy=remedy)
     elif shutil.which("uv"):
         step.announce("with uv")
-        step.run(["uv", "venv", "--seed", "--python", python, str(folder)], remedy=remedy)
+        step.run(["uv", "venv", "--seed", "--python", python, str(folder)], what=_NOT_MADE, remedy=remedy)
     elif shutil.which("virtualenv"):
         step.announce("with virtualenv")
-        step.run(["virtualenv", "--python", python, str(folder)], remedy=remedy)
+        step.run(["virtualenv", "--python", python, str(folder)], what=_NOT_MADE, remedy=remedy)
     elif apt.can_download():
         step.announce("with pip from python3-pip-whl")
         _make_with_wheel(folder, python, step, remedy=remedy)
@@ -98,12 +96,15 @@ def make(folder: Path, step: Step) -> None:
 
 
 def _make_with_wheel(folder: Path, python: str, step: Step, *, remedy: str) -> None:
-    step.run([python, "-m", "venv", "--without-pip", str(folder)], remedy=remedy)
+    step.run([python, "-m", "venv", "--without-pip", str(folder)], what=_NOT_MADE, remedy=remedy)
     with tempfile.TemporaryDirectory(prefix="labkit-pip-") as unpacked:
-        apt.download("python3-pip-whl", Path(unpacked), step)
+        reasons = apt.download(["python3-pip-whl"], Path(unpacked), step)
         wheels = sorted(Path(unpacked).glob("usr/share/python-wheels/pip-*.whl"))
         if not wheels:
-            raise FeatureMissing("The package python3-pip-whl holds no wheel of pip.", remedy=remedy)
+            reason = reasons.get("python3-pip-whl", "it holds no wheel")
+            raise FeatureMissing(
+                f"There is no pip for a virtual environment (python3-pip-whl: {reason}).", remedy=remedy
+            )
         # A wheel is a zip file, and Python runs a package straight out of one.
         command = [
             str(python_of(folder)),
@@ -113,4 +114,4 @@ def _make_with_wheel(folder: Path, python: str, step: Step, *, remedy: str) -> N
             "--disable-pip-version-check",
             str(wheels[-1]),
         ]
-        step.run(command, remedy=remedy)
+        step.run(command, what=_NOT_MADE, remedy=remedy)
