@@ -7,7 +7,8 @@
         group.stats().throttled_usec
 
 ``limits`` what can be asked for; ``stats`` what is counted; ``layout`` where the hierarchies are; ``places`` where this user
-may make groups; ``v1`` and ``v2`` the files; ``parent`` and ``cgroup`` the owners; ``tree`` clean-up; ``watch`` events.
+may make groups, ``delegation`` what that changes above them; ``v1`` and ``v2`` the files; ``parent`` and ``cgroup`` the
+owners; ``tree`` and ``leftovers`` clean-up; ``watch`` events.
 
 See: cgroups(7).
 """
@@ -15,10 +16,11 @@ See: cgroups(7).
 from labkit.isolation.cgroups.cgroup import Cgroup
 from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Hierarchy, Layout, read_layout
+from labkit.isolation.cgroups.leftovers import find_leftovers, remove_leftovers
 from labkit.isolation.cgroups.limits import Limits, shares_from_weight, weight_from_shares
 from labkit.isolation.cgroups.parent import CgroupParent, default_parent
 from labkit.isolation.cgroups.stats import Events, Pressure, PressureLine, Stats
-from labkit.isolation.cgroups.tree import find_leftovers, remove_tree
+from labkit.isolation.cgroups.tree import remove_tree
 from labkit.isolation.cgroups.watch import EventWatch
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "default_parent",
     "find_leftovers",
     "read_layout",
+    "remove_leftovers",
     "remove_tree",
     "shares_from_weight",
     "weight_from_shares",

@@ -3,9 +3,7 @@
 Made when the first group needs it, removed when the program ends, and found by ``labkit clean`` when it ended badly: the
 program holds a shared flock(2) on each folder, and the kernel lets go of it when the program dies.
 
-On v2 the folder's controllers have to be enabled above it (`places` says where). What labkit changes there, it changes back:
-in a delegated group, when the last program of labkit's ends, the processes return from ``labkit-leaf``; at the top of the
-tree the controllers that labkit enabled are disabled again unless other groups live there, which may rely on them by now.
+On v2 the folder's controllers have to be enabled above it; `delegation` does that and undoes it.
 
 See: cgroups(7), flock(2).
 """
@@ -13,7 +11,6 @@ See: cgroups(7), flock(2).
 from __future__ import annotations
 
 import atexit
-import errno
 import fcntl
 import itertools
 import os
@@ -24,11 +21,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
-from labkit.isolation.cgroups import files, v1, v2
+from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, LabkitError
+from labkit.isolation.cgroups import delegation, v1, v2
 from labkit.isolation.cgroups.layout import Layout, Version, read_layout
 from labkit.isolation.cgroups.places import DELEGATE_REMEDY, Base, Places, find_places
-from labkit.isolation.cgroups.tree import LEAF_NAME, PREFIX, remove_tree
+from labkit.isolation.cgroups.tree import PREFIX, remove_tree
 from labkit.linux.fds import Fd
 
 __all__ = ["CgroupParent", "checked_name", "default_parent"]
@@ -54,7 +51,7 @@ class CgroupParent:
         self._lock = threading.Lock()
         self._made: dict[str, tuple[str, Fd]] = {}  # mount point -> folder, lock
         self._enabled: dict[str, set[str]] = {}
-        self._enabled_at_base: dict[str, tuple[str, ...]] = {}
+        self._enabled_at_base: set[str] = set()
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -140,24 +137,18 @@ class CgroupParent:
         else:
             raise InvalidState(f"{folder} was removed by somebody else three times.")
         if "cpuset" in base.hierarchy.controllers and base.hierarchy.version == 1:
-            v1.copy_cpuset(base.folder, folder)
+            try:
+                v1.copy_cpuset(base.folder, folder)
+            except (OSError, LabkitError):
+                lock.close()
+                remove_tree(folder)
+                raise
         return folder, lock
 
     def _enable(self, base: Base, folder: str, controllers: Iterable[str]) -> None:
         wanted = set(controllers)
-        try:
-            with _locked(base.folder):
-                if base.needs_leaf:
-                    _move_processes(base.folder, f"{base.folder}/{LEAF_NAME}")
-                new = v2.enable_controllers(base.folder, wanted)
-                self._enabled_at_base[base.folder] = (*self._enabled_at_base.get(base.folder, ()), *new)
-            v2.enable_controllers(folder, wanted)
-        except OSError as error:
-            names = ", ".join(sorted(wanted))
-            why = f"The controllers {names} cannot be enabled in {base.folder} ({error.strerror})"
-            if error.errno == errno.EBUSY:
-                why += ": processes are in that group, and only a group without any can give controllers to others"
-            raise FeatureMissing(f"{why}.", remedy=DELEGATE_REMEDY) from error
+        self._enabled_at_base |= delegation.give_controllers(base, wanted)
+        v2.enable_controllers(folder, wanted)
         self._enabled[base.hierarchy.mount].update(wanted)
 
     def close(self) -> None:
@@ -172,7 +163,7 @@ class CgroupParent:
                 remove_tree(folder)
                 base = self.base_of(mount)
                 if base is not None and base.hierarchy.version == 2 and self._enabled.get(mount):
-                    _restore(base, self._enabled_at_base.get(base.folder, ()))
+                    delegation.restore(base, self._enabled_at_base)
             except (OSError, TimeoutError) as error:
                 errors.append(error)
             finally:
@@ -190,45 +181,6 @@ class CgroupParent:
 
     def __repr__(self) -> str:
         return f"CgroupParent({self.name!r})"
-
-
-def _locked(folder: str) -> Fd:
-    """Return an exclusive lock on ``folder``: programs that share a delegated group change it one after another."""
-    lock = Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def _move_processes(source: str, target: str) -> None:
-    """Move every process of ``source`` to ``target``, making it if need be; what ends or forks meanwhile is looked at again."""
-    for _ in range(100):
-        pids = [pid for pid in files.read_pids(f"{source}/cgroup.procs") if pid]
-        if not pids:
-            return
-        if not os.path.isdir(target):
-            os.mkdir(target, 0o755)
-        for pid in pids:
-            try:
-                files.write_text(f"{target}/cgroup.procs", str(pid))
-            except ProcessLookupError:
-                continue
-
-
-def _restore(base: Base, enabled_by_us: Iterable[str]) -> None:
-    with _locked(base.folder):
-        with os.scandir(base.folder) as entries:
-            others = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)} - {LEAF_NAME}
-        if any(name.startswith(PREFIX) for name in others) or (others and not base.needs_leaf):
-            return
-        path = f"{base.folder}/cgroup.subtree_control"
-        # A group that has needed a leaf could not have enabled anything before: all of it is labkit's.
-        names = files.read_text(path).split() if base.needs_leaf else list(enabled_by_us)
-        if names:
-            files.write_text(path, " ".join(f"-{name}" for name in names))
-        leaf = f"{base.folder}/{LEAF_NAME}"
-        if base.needs_leaf and os.path.isdir(leaf):
-            _move_processes(leaf, base.folder)
-            os.rmdir(leaf)
 
 
 _default: CgroupParent | None = None

@@ -1,31 +1,28 @@
-"""Ending and removing whole trees of cgroups, and finding those that a killed program left behind.
+"""Ending and removing whole trees of cgroups.
 
 rmdir(2) removes a cgroup only when no process is in it and no group is below it; EBUSY says which is not so yet. A process
 that was killed still counts until the kernel has taken it off the lists, so removing means: kill, wait, try again,
 within a time limit.
 
 Leaves out: waiting for the kernel to free what a removed group is still charged with (it does that by itself).
-See: cgroups(7), pidfd_open(2), flock(2).
+See: cgroups(7), pidfd_open(2).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from labkit.errors import DeadlineExceeded
 from labkit.isolation.cgroups import files, v1, v2
-from labkit.isolation.cgroups.layout import Layout, read_layout
 from labkit.linux.fds import Fd
 
-__all__ = ["LEAF_NAME", "PREFIX", "find_leftovers", "kill_members", "remove_tree", "rmdir_all", "wait_empty", "walk"]
+__all__ = ["LEAF_NAME", "PREFIX", "kill_members", "remove_tree", "rmdir_all", "wait_empty", "walk"]
 
 #: Every group that labkit makes has a name that begins so.
 PREFIX = "labkit-"
@@ -148,70 +145,3 @@ def _wait_for(pids: list[int], timeout_s: float) -> bool:
             except (ProcessLookupError, OSError):
                 continue
         return bool(count and poll.poll(timeout_s * 1000))
-
-
-def find_leftovers(is_alive: Callable[[str], bool] | None = None, *, layout: Layout | None = None) -> list[Path]:
-    """Return labkit's groups whose owner is gone, in every hierarchy, outermost only.
-
-    ``is_alive`` is asked with a folder's name; without it a group counts as left over when nobody holds its lock: the program
-    that makes one keeps a shared flock(2) on the folder, which the kernel drops when the program ends, however it ends.
-    Root finds everybody's, others find their own.
-    """
-    found = []
-    layout = layout or read_layout()
-    # Freezer first: a frozen process has to be thawed before it can die in the other hierarchies.
-    for hierarchy in sorted(layout.hierarchies, key=lambda h: "freezer" not in h.controllers):
-        tops = {top for top in (hierarchy.mount, hierarchy.own) if top is not None}
-        folders = {path for top in tops for path in _labkit_folders(top)}
-        for path in sorted(folders):
-            if _is_ours(path) and not _holds(path, hierarchy.own) and not _alive(path, is_alive):
-                found.append(Path(path))
-    return found
-
-
-def _labkit_folders(top: str) -> Iterator[str]:
-    """Yield the outermost folders with labkit's prefix below ``top``."""
-    waiting = [top]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                folders = [(entry.name, entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, PermissionError):
-            continue
-        for name, path in folders:
-            if name.startswith(PREFIX):
-                yield path
-            else:
-                waiting.append(path)
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        owner = os.stat(path).st_uid
-    except FileNotFoundError:
-        return False
-    # The second test is for "root" of a user namespace, who cannot remove what others made.
-    return os.geteuid() in (0, owner) and os.access(os.path.dirname(path), os.W_OK)
-
-
-def _holds(path: str, own: str | None) -> bool:
-    """Tell whether this process itself lives in ``path``: then removing it would be suicide."""
-    return own is not None and (own + "/").startswith(path + "/")
-
-
-def _alive(path: str, is_alive: Callable[[str], bool] | None) -> bool:
-    name = os.path.basename(path)
-    if name == LEAF_NAME:  # holds other people's processes, who did not ask to be killed
-        return bool(files.read_pids(f"{path}/cgroup.procs"))
-    return is_alive(name) if is_alive is not None else _is_locked(path)
-
-
-def _is_locked(path: str) -> bool:
-    try:
-        with Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return True  # removed meanwhile: nothing is left over
-    return False

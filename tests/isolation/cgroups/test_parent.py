@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
-from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits, find_leftovers
+from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits
 from labkit.isolation.cgroups.parent import checked_name
 from tests.support import PROJECT, requires
 
-from .helpers import cat, folders_named, wait_until
+from .helpers import folders_named
 
 pytestmark = requires("cgroups")
 
@@ -97,58 +96,6 @@ def test_labkit_cgroup_names_the_group_to_start_from(monkeypatch: pytest.MonkeyP
         with CgroupParent() as inner, Cgroup.create(inner, Limits(pids=3)) as group:
             assert group.folders["pids"].parent.parent == folder
         assert folders_named(inner.name) == []
-
-
-@requires("root", "cgroup2:memory")
-def test_controllers_that_were_enabled_at_the_top_are_disabled_again() -> None:
-    control = Path("/sys/fs/cgroup/cgroup.subtree_control")
-    before = cat(control)
-    with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=5, cpuset="0")):
-        assert {"cpuset", "pids"} <= set(cat(control).split())
-    assert cat(control) == before
-
-
-@requires("root", "cgroup2:memory")
-def test_controllers_stay_enabled_while_other_groups_may_rely_on_them() -> None:
-    control = Path("/sys/fs/cgroup/cgroup.subtree_control")
-    before = cat(control)
-    other = Path(f"/sys/fs/cgroup/somebody-{os.getpid()}")
-    other.mkdir()
-    try:
-        with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=5)):
-            pass
-        assert "pids" in cat(control).split()
-    finally:
-        other.rmdir()
-        for name in set(cat(control).split()) - set(before.split()):
-            control.write_text(f"-{name}")
-
-
-def test_a_program_that_was_killed_leaves_folders_that_are_found_and_those_of_the_living_are_not() -> None:
-    code = (
-        f"import sys, time; sys.path.insert(0, {str(PROJECT)!r})\n"
-        "from labkit.isolation.cgroups import *\n"
-        "Cgroup.create(); print(default_parent().name, flush=True); time.sleep(30)"
-    )
-    with subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        name = program.stdout.readline().strip()
-        assert name not in {folder.name for folder in find_leftovers()}
-        program.kill()
-        program.wait()
-    assert sorted(map(str, (f for f in find_leftovers() if f.name == name))) == sorted(folders_named(name))
-    assert folders_named(name) != []
-    _remove(name)
-    assert folders_named(name) == []
-
-
-def _remove(name: str) -> None:
-    from labkit.isolation.cgroups import remove_tree
-
-    for folder in find_leftovers(is_alive=lambda other: other != name):
-        assert folder.name == name
-        remove_tree(folder)
-    wait_until(lambda: folders_named(name) == [])
 
 
 @pytest.mark.parametrize("name", ["labkit-a", "b", "c.d_e-f"])

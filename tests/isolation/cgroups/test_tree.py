@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import DeadlineExceeded
-from labkit.isolation.cgroups import Cgroup, CgroupParent, find_leftovers, remove_tree
+from labkit.isolation.cgroups import Cgroup, CgroupParent, remove_tree
 from labkit.isolation.cgroups import tree as tree_module
 from tests.support import requires
 
@@ -55,29 +55,6 @@ def test_removing_gives_up_in_time_and_names_who_is_in_the_way(
         assert time.monotonic() - began_s < 2
         monkeypatch.undo()
     group.delete()
-
-
-def test_is_alive_is_asked_by_name_and_only_for_the_outermost_folders(parent: CgroupParent) -> None:
-    asked: list[str] = []
-
-    def is_alive(name: str) -> bool:
-        asked.append(name)
-        return True
-
-    with Cgroup.create(parent, name="inner"):
-        assert find_leftovers(is_alive, layout=parent.layout) == []
-    assert parent.name in asked
-    assert "labkit-inner" not in asked
-
-
-@requires("root")
-def test_the_group_that_this_process_is_in_is_never_a_leftover(parent: CgroupParent) -> None:
-    with Cgroup.create(parent) as group:
-        pid = os.fork()
-        if pid == 0:
-            group.attach(os.getpid())
-            os._exit(any(folder.name == parent.name for folder in find_leftovers(lambda name: False)))
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_members_are_killed_one_by_one_where_there_is_no_cgroup_kill(parent: CgroupParent) -> None:

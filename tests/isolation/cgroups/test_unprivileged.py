@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from labkit.errors import FeatureMissing
-from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits, find_leftovers, remove_tree
+from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits, find_leftovers, remove_leftovers, remove_tree
 from labkit.linux.syscalls import clone3
 from tests.support import PROJECT, requires
 from tests.support.hierarchies import mounted_hierarchies
@@ -70,6 +70,7 @@ def _give(folder: str) -> None:
 def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tuple[list[str], Callable[[], None]]:
     """Make ``name`` in each hierarchy and give it to the user; return the folders and how to undo it."""
     folders: list[str] = []
+    tops: list[str] = []
     enabled: list[str] = []
     control = ""
     for hierarchy in mounted_hierarchies():
@@ -80,6 +81,13 @@ def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tupl
             Path(control).write_text(" ".join(f"+{name}" for name in enabled))
         folder = f"{top}/{name}"
         os.mkdir(folder)
+        tops.append(folder)
+        if hierarchy.version == 2:
+            # One level more, so that the user gets exactly these controllers whatever the top enables for others.
+            if control:
+                Path(folder, "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in v2_controllers))
+            folder += "/labkit-user"
+            os.mkdir(folder)
         if os.path.exists(f"{folder}/cpuset.mems"):
             for file in ("cpuset.cpus", "cpuset.mems"):
                 Path(folder, file).write_text(cat(f"{top}/{file}"))
@@ -87,7 +95,7 @@ def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tupl
         folders.append(folder)
 
     def undo() -> None:
-        for folder in folders:
+        for folder in tops:
             remove_tree(folder)
         if enabled:
             Path(control).write_text(" ".join(f"-{name}" for name in enabled))
@@ -253,15 +261,15 @@ def test_a_killed_program_of_a_user_is_cleaned_up_by_the_next_one(delegated: lis
         os._exit(0)
 
     def clean() -> Any:
-        found = find_leftovers()
-        for folder in found:
-            remove_tree(folder)
+        found = remove_leftovers()
         with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=3)):
             pass
         return [folder.name for folder in found]
 
     sleeper_pid = as_user(delegated, leave)
-    assert "labkit-left-behind" in as_user(delegated, clean)
+    # On v2 the killed program's shell, and whatever starts from it, is in the leaf still.
+    places = [f"{folder}/labkit-leaf" if os.path.isdir(f"{folder}/labkit-leaf") else folder for folder in delegated]
+    assert "labkit-left-behind" in as_user(places, clean)
     _wait_gone(sleeper_pid)
     assert all(not [entry for entry in os.scandir(folder) if entry.is_dir()] for folder in delegated)
 
