@@ -56,7 +56,8 @@ class SetupError(LabkitError):
     ``step`` is the launcher's name of the step ("mount /proc"), ``errno`` the kernel's answer.
     """
 
-    def __init__(self, message: str, *, step: str, errno: int) -> None:
+    # The defaults are for pickle, which makes the error from its message and fills in the rest afterwards.
+    def __init__(self, message: str, *, step: str = "", errno: int = 0) -> None:
         super().__init__(message)
         self.step = step
         self.errno = errno

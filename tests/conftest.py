@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.leaks import Snapshot, become_subreaper, wait_for_leaks_since
 from tests.support.report import pytest_addoption, pytest_configure
 
 __all__ = ["nothing_is_left", "pytest_addoption", "pytest_configure", "pytest_sessionfinish", "pytest_sessionstart"]
+
+# A loaded machine is slow; that is no finding about the code.
+hypothesis.settings.register_profile("labkit", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("labkit")
 
 _AT_START = pytest.StashKey[Snapshot]()
 
