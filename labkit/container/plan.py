@@ -83,7 +83,7 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
     ]
     if NS.CGROUP in wanted:
         # Not by clone3: the new namespace's root is the cgroup at that moment, and it must be the container's.
-        steps.append(Step("unshare", (int(NS.CGROUP),), "make a cgroup namespace"))
+        steps.append(Step("unshare", (NS.CGROUP,), "make a cgroup namespace"))
     if NS.USER in wanted:
         steps += _become_root()
     if spec.hostname and NS.UTS in wanted:
@@ -114,7 +114,7 @@ def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_me
     # The second child gets the answer 0, which is below `least` and tolerated as errno 0: it takes the next step. The
     # first one gets a pid and skips to the end.
     clone = Step("clone3", (args, len(args)), SECOND_CHILD, tolerate=(0,), least=1, skip_on_success=len(second))
-    joins = [Step("setns", (pidfd, int(wanted)), "join the container's namespaces")] if wanted else []
+    joins = [Step("setns", (pidfd, wanted), "join the container's namespaces")] if wanted else []
     last = Step("exit_group", (0,), "end the first child")
     return [*_join_v1_cgroups(fds.tasks), *joins, clone, *second, last]
 
@@ -144,7 +144,7 @@ def _die_with_launcher(fds: ChildFds) -> list[Step]:
     """
     look = (fds.status, bytes(8), 1, int(socket.MSG_PEEK | socket.MSG_DONTWAIT), None, None)
     return [
-        Step("prctl", (int(Prctl.SET_PDEATHSIG), int(signal.SIGKILL), 0, 0, 0), "die with the launcher"),
+        Step("prctl", (Prctl.SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the launcher"),
         Step("recvfrom", look, "see that the launcher lives", tolerate=(errno.EAGAIN,), least=1),
     ]
 
@@ -221,7 +221,7 @@ def _privileges(spec: Spec, facts: Facts) -> list[Step]:
         keep = mask & facts.permitted if identity is None or identity.uid == 0 else 0
         steps += capabilities.set_capabilities(keep)
     if spec.no_new_privs:
-        steps.append(Step("prctl", (int(Prctl.SET_NO_NEW_PRIVS), 1, 0, 0, 0), "set no_new_privs"))
+        steps.append(Step("prctl", (Prctl.SET_NO_NEW_PRIVS, 1, 0, 0, 0), "set no_new_privs"))
     return steps
 
 

@@ -85,7 +85,7 @@ def bounding_set() -> int:
 def limit_bounding_set(mask: int, *, last: int) -> list[Step]:
     """Drop every capability outside ``mask`` from the bounding set, for good; ``last`` as `last_capability` gives it."""
     return [
-        Step("prctl", (int(Prctl.CAPBSET_DROP), number, 0, 0, 0), "drop capabilities from the bounding set")
+        Step("prctl", (Prctl.CAPBSET_DROP, number, 0, 0, 0), "drop capabilities from the bounding set")
         for number in range(last + 1)
         if not mask >> number & 1
     ]

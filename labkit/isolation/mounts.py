@@ -148,7 +148,7 @@ def attach(tree_fd: int, target: str) -> list[Step]:
         place = make_folders(os.path.dirname(target))
         node = (AT_FDCWD, target, stat.S_IFREG | 0o644, 0)
         place.append(Step("mknodat", node, f"make the file {target}", tolerate=(errno.EEXIST, errno.EROFS)))
-    args = (tree_fd, "", AT_FDCWD, target, int(MoveMountFlag.F_EMPTY_PATH))
+    args = (tree_fd, "", AT_FDCWD, target, MoveMountFlag.F_EMPTY_PATH)
     return [*place, Step("move_mount", args, f"attach a mount at {target}")]
 
 
@@ -206,7 +206,7 @@ def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20) -> li
 
 def _devpts(target: str) -> list[Step]:
     options, flags = "newinstance,ptmxmode=666,mode=620", MountFlag.NOSUID | MountFlag.NOEXEC
-    args = ("devpts", target, "devpts", int(flags), f"{options},gid={_TTY_GID}")
+    args = ("devpts", target, "devpts", flags, f"{options},gid={_TTY_GID}")
     why = f"mount devpts at {target}"
     # A user namespace with a single id has no group "tty" to give terminals to; then once more without.
     with_group = Step("mount", args, why, tolerate=(errno.EINVAL,), skip_on_success=1)
@@ -234,7 +234,7 @@ def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
 @kept
 def readonly(path: str) -> list[Step]:
     """Make the tree at ``path``, if there is one, read-only by a bind mount onto itself."""
-    flags = int(MountFlag.BIND | MountFlag.REC)
+    flags = MountFlag.BIND | MountFlag.REC
     onto_itself = Step("mount", (path, path, None, flags, None), f"make {path} read-only", tolerate=_MISSING)
     # mount_setattr keeps nosuid, nodev and noexec, which a user namespace may not clear; MS_REMOUNT would have to repeat them.
     return [onto_itself, _set_attributes(path, MountAttr.RDONLY, recursive=True, tolerate=_MISSING)]
@@ -257,9 +257,9 @@ def mask(path: str) -> list[Step]:
     except OSError:
         return []
     if is_folder:
-        args: tuple[Arg, ...] = ("labkit-masked", path, "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
+        args: tuple[Arg, ...] = ("labkit-masked", path, "tmpfs", _SAFE | MountFlag.RDONLY, "size=0")
     else:
-        args = ("/dev/null", path, None, int(MountFlag.BIND), None)
+        args = ("/dev/null", path, None, MountFlag.BIND, None)
     # A container without /proc or /sys has nothing to hide.
     return [Step("mount", args, f"mask {path}", tolerate=_MISSING)]
 
@@ -284,7 +284,7 @@ def pivot_into(new_root: str) -> list[Step]:
 def let_go_of_old_root() -> list[Step]:
     """Detach the old root and everything mounted below it, and step into the new one."""
     return [
-        Step("umount2", (".", int(Umount.DETACH)), "let go of the old root"),
+        Step("umount2", (".", Umount.DETACH), "let go of the old root"),
         Step("chdir", ("/",), "step into the new root"),
     ]
 
@@ -292,7 +292,7 @@ def let_go_of_old_root() -> list[Step]:
 def _mount(
     source: str | None, target: str, fstype: str | None, flags: MountFlag, data: str | None, *, why: str
 ) -> Step:
-    return Step("mount", (source, target, fstype, int(flags), data), why)
+    return Step("mount", (source, target, fstype, flags, data), why)
 
 
 def _set_attributes(
@@ -300,7 +300,7 @@ def _set_attributes(
 ) -> Step:
     # ABI: struct mount_attr, linux/mount.h.
     attr = struct.pack("<4Q", int(attributes), 0, 0, 0)
-    flags = int(AtFlag.RECURSIVE) if recursive else 0
+    flags = AtFlag.RECURSIVE if recursive else 0
     return Step(
         "mount_setattr", (AT_FDCWD, path, flags, attr, len(attr)), f"set {attributes.name} on {path}", tolerate=tolerate
     )

@@ -19,6 +19,7 @@ import os
 import struct
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeAlias, cast
 
@@ -122,6 +123,10 @@ def _show(arg: Arg) -> str:
         return "[" + ", ".join(map(repr, arg)) + "]"
     if isinstance(arg, bytes):
         return f"<{len(arg)} bytes>" if len(arg) > 16 else repr(arg)
+    if isinstance(arg, IntFlag):
+        return "|".join(str(flag.name) for flag in arg) or "0"
+    if isinstance(arg, IntEnum):
+        return arg.name
     if isinstance(arg, int) and not -4096 < arg < 4096:
         return f"{arg:#x}"
     return repr(arg) if isinstance(arg, str) else str(int(arg))
