@@ -57,7 +57,13 @@ def find_leftovers(is_alive: Callable[[str], bool] | None = None, *, layout: Lay
     layout = layout or read_layout()
     # Freezer first: a frozen process has to be thawed before it can die in the other hierarchies.
     for hierarchy in sorted(layout.hierarchies, key=lambda h: "freezer" not in h.controllers):
-        tops = {top for top in (hierarchy.mount, hierarchy.own) if top is not None}
+        # What is inside a folder of labkit's is its owner's business, except below this process's own group: there it
+        # is a program in a container, say, that cleans up after itself.
+        tops = (
+            {hierarchy.mount}
+            if hierarchy.own is None
+            else {hierarchy.mount, hierarchy.own.removesuffix("/" + LEAF_NAME)}
+        )
         folders = {path for top in tops for path in _labkit_folders(top)}
         for path in sorted(folders):
             if _is_ours(path) and not _holds(path, hierarchy.own) and not _alive(path, is_alive):
