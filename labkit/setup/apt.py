@@ -11,6 +11,7 @@ See: apt-get(8), apt.conf(5) (Dir::State, Dir::Cache), dpkg-deb(1).
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,15 +47,18 @@ def can_download() -> bool:
 def install(packages: Sequence[str], step: Step) -> dict[str, str]:
     """Install ``packages`` as root, and return the reason for each one that could not be.
 
-    All are tried at once. A single name unknown to the distribution makes apt refuse all of them, so then each is tried alone.
+    A single name that apt does not know, or cannot install without removing something, makes it refuse all of them; so
+    what it refuses is sorted out first, and where the installation itself fails each package is tried alone.
     """
-    if not _knows(packages):
+    if _refusal(packages):
         step.show("apt-get update")
         _try(["apt-get", "update", "-o", "DPkg::Lock::Timeout=120"], step)
-    step.announce(f"apt-get install {' '.join(packages)}{_size_text(packages)}")
-    if not _try([*_INSTALL, *packages], step):
-        return {}
-    reasons = {package: _try([*_INSTALL, package], step) for package in packages}
+    reasons = {package: _refusal([package]) for package in packages} if _refusal(packages) else {}
+    wanted = [package for package in packages if not reasons.get(package)]
+    if wanted:
+        step.announce(f"apt-get install {' '.join(wanted)} ({_download_bytes(wanted) / 1e6:.1f} MB to download)")
+        if _try([*_INSTALL, *wanted], step):
+            reasons |= {package: _try([*_INSTALL, package], step) for package in wanted}
     return {package: reason for package, reason in reasons.items() if reason}
 
 
@@ -96,27 +100,29 @@ def _private_options(work: Path) -> list[str]:
 def _try(command: Sequence[str], step: Step) -> str:
     """Run ``command``; return an empty string, or the first error that it printed."""
     finished = step.execute(command, env=_QUIET)
-    if finished.status == 0:
-        return ""
-    errors = [line.removeprefix("E: ") for line in finished.lines if line.startswith("E: ")]
-    told = [*errors, *reversed(finished.lines), f"status {finished.status}"][0]
-    return " ".join(told.split()).rstrip(".")
+    return _first_error(finished.lines) or f"status {finished.status}" if finished.status else ""
 
 
-def _knows(packages: Sequence[str]) -> bool:
-    """Say whether the machine's lists have every one of ``packages`` (a fresh container image has no lists at all)."""
-    return _simulate(packages) is not None
+def _first_error(lines: Sequence[str]) -> str:
+    errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
+    return " ".join(next(iter([*errors, *reversed(lines)]), "").split()).rstrip(".")
 
 
-def _size_text(packages: Sequence[str]) -> str:
-    sizes = _simulate(packages)
-    return f" ({sum(sizes) / 1e6:.1f} MB to download)" if sizes else ""
+def _refusal(packages: Sequence[str]) -> str:
+    """Return why apt would not install ``packages``, or an empty string; a fresh container image knows none at all."""
+    result = _simulate(packages)
+    return _first_error(result.stderr.splitlines()) or "apt-get refuses" if result.returncode else ""
 
 
-def _simulate(packages: Sequence[str]) -> list[int] | None:
-    """Return the sizes in bytes of the archives that an installation would fetch, or None if apt refuses."""
+def _download_bytes(packages: Sequence[str]) -> int:
+    sizes = re.findall(r"^'\S+' \S+ (\d+) ", _simulate(packages).stdout, re.MULTILINE)
+    return sum(int(size_bytes) for size_bytes in sizes)
+
+
+def _simulate(packages: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Let apt print the archives that an installation would fetch: one line each, with the size in bytes."""
     command = [*_INSTALL, "-qq", "--print-uris", *packages]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if result.returncode:
-        return None
-    return [int(size) for size in re.findall(r"^'\S+' \S+ (\d+) ", result.stdout, re.MULTILINE)]
+    environment = {**os.environ, **_QUIET}
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
+    )

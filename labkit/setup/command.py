@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     except LabkitError as error:
         print(f"labkit: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"labkit: set-up cannot go on: {error.filename or 'the system'}: {error.strerror}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nlabkit: set-up was interrupted; run it again and it goes on from there.", file=sys.stderr)
         return 130

@@ -120,13 +120,11 @@ class Plan:
 
     def _parts_are_done(self) -> bool:
         lacking = parts.missing(self.parts)
-        return not self._apt_packages(lacking) and (
-            not lacking or self._tried().get("parts") in self._parts_keys(lacking)
-        )
+        return not self._apt_packages() and (not lacking or self._tried().get("parts") in self._parts_keys(lacking))
 
     def _install_parts(self, step: Step) -> None:
         lacking = parts.missing(self.parts)
-        packages, reasons = self._apt_packages(lacking), dict[str, str]()
+        packages, reasons = self._apt_packages(), dict[str, str]()
         if apt.can_install(euid=os.geteuid()):
             packages += [part.packages["apt-get"] for part in lacking]
             reasons = apt.install(packages, step) if packages else {}
@@ -141,15 +139,11 @@ class Plan:
             step.result = "nothing missing"
         self._remember_tried(lacking, failed=bool(reasons))
 
-    def _apt_packages(self, lacking: list[parts.Part]) -> list[str]:
+    def _apt_packages(self) -> list[str]:
         """Return the packages that root must install before an environment can be made, whatever was tried before."""
-        needs_venv = (
-            not self.here
-            and apt.can_install(euid=os.geteuid())
-            and not venv.describe(self.folder)
-            and not venv.has_ensurepip()
-        )
-        return [venv.venv_package()] if needs_venv and sys.executable.startswith("/usr/bin/") else []
+        makes_one = not self.here and not venv.describe(self.folder) and not venv.has_ensurepip()
+        package = venv.venv_package() if makes_one and apt.can_install(euid=os.geteuid()) else ""
+        return [package] if package else []
 
     def _tried(self) -> Stamps:
         return Stamps(parts.cache_folder() / "setup.json")

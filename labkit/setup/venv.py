@@ -25,8 +25,8 @@ from labkit.setup.progress import Step
 
 __all__ = ["describe", "has_ensurepip", "make", "python_of", "venv_package"]
 
+_NAME = "a virtual environment"
 _NOT_MADE = "The virtual environment could not be made"
-_NO_PIP_REMEDY = "Install {package} (Debian, Ubuntu: sudo apt-get install {package}), or uv or virtualenv, then run `make setup` again."
 # The Python below the environment that may be running this: found now, since `make` removes a broken environment's link to it.
 _BASE_PYTHON = os.path.realpath(sys.executable)
 _DESCRIBE = (
@@ -46,8 +46,9 @@ def has_ensurepip() -> bool:
 
 
 def venv_package() -> str:
-    """Return the name of Debian's package that has ``ensurepip`` for this Python."""
-    return f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    """Return the name of Debian's package with ``ensurepip`` for this Python, or of Python's own if it is not Debian's."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"python{version}-venv" if f"/usr/bin/python{version}" == _BASE_PYTHON else ""
 
 
 def describe(folder: Path) -> str:
@@ -69,49 +70,52 @@ def describe(folder: Path) -> str:
 
 
 def make(folder: Path, step: Step) -> None:
-    """Make an environment with pip at ``folder``, in place of what is there.
+    """Make an environment with pip at ``folder``, in place of what is there; a half-made one is removed again.
 
-    Raises: FeatureMissing when none of the ways to get pip works here.
+    Raises: FeatureMissing when none of the ways to get pip works here; OSError when the old one cannot be removed.
     """
     if folder.is_symlink() or folder.is_file():
         raise FeatureMissing(f"{folder} is no folder.", remedy="Move it away, then run `make setup` again.")
     if folder.exists():
         shutil.rmtree(folder)
-    python, remedy = _BASE_PYTHON, _NO_PIP_REMEDY.format(package=venv_package())
+    try:
+        _make(folder, step)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _make(folder: Path, step: Step) -> None:
+    python = _BASE_PYTHON
     if has_ensurepip():
-        step.run([python, "-m", "venv", str(folder)], what=_NOT_MADE, remedy=remedy)
+        step.run([python, "-m", "venv", str(folder)], what=_NOT_MADE, remedy=_remedy())
     elif shutil.which("uv"):
         step.announce("with uv")
-        step.run(["uv", "venv", "--seed", "--python", python, str(folder)], what=_NOT_MADE, remedy=remedy)
+        step.run(["uv", "venv", "--seed", "--python", python, str(folder)], what=_NOT_MADE, remedy=_remedy())
     elif shutil.which("virtualenv"):
         step.announce("with virtualenv")
-        step.run(["virtualenv", "--python", python, str(folder)], what=_NOT_MADE, remedy=remedy)
+        step.run(["virtualenv", "--python", python, str(folder)], what=_NOT_MADE, remedy=_remedy())
     elif apt.can_download():
         step.announce("with pip from python3-pip-whl")
-        _make_with_wheel(folder, python, step, remedy=remedy)
+        _make_with_wheel(folder, python, step)
     else:
-        raise FeatureMissing(
-            f"{python} has no ensurepip, so it cannot put pip into a virtual environment.", remedy=remedy
-        )
+        raise FeatureMissing(f"{python} has no ensurepip to put pip into {_NAME}.", remedy=_remedy())
 
 
-def _make_with_wheel(folder: Path, python: str, step: Step, *, remedy: str) -> None:
-    step.run([python, "-m", "venv", "--without-pip", str(folder)], what=_NOT_MADE, remedy=remedy)
+def _remedy() -> str:
+    package = venv_package()
+    wanted = f"{package} (sudo apt-get install {package})" if package else "Python's ensurepip"
+    return f"Install {wanted}, or uv or virtualenv, then run `make setup` again."
+
+
+def _make_with_wheel(folder: Path, python: str, step: Step) -> None:
+    step.run([python, "-m", "venv", "--without-pip", str(folder)], what=_NOT_MADE, remedy=_remedy())
     with tempfile.TemporaryDirectory(prefix="labkit-pip-") as unpacked:
         reasons = apt.download(["python3-pip-whl"], Path(unpacked), step)
         wheels = sorted(Path(unpacked).glob("usr/share/python-wheels/pip-*.whl"))
         if not wheels:
             reason = reasons.get("python3-pip-whl", "it holds no wheel")
-            raise FeatureMissing(
-                f"There is no pip for a virtual environment (python3-pip-whl: {reason}).", remedy=remedy
-            )
+            raise FeatureMissing(f"There is no pip for {_NAME} (python3-pip-whl: {reason}).", remedy=_remedy())
         # A wheel is a zip file, and Python runs a package straight out of one.
-        command = [
-            str(python_of(folder)),
-            f"{wheels[-1]}/pip",
-            "install",
-            "--no-index",
-            "--disable-pip-version-check",
-            str(wheels[-1]),
-        ]
-        step.run(command, what=_NOT_MADE, remedy=remedy)
+        pip = [str(python_of(folder)), f"{wheels[-1]}/pip", "--disable-pip-version-check"]
+        step.run([*pip, "install", "--no-index", str(wheels[-1])], what=_NOT_MADE, remedy=_remedy())
