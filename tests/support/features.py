@@ -280,6 +280,11 @@ def _kvm() -> str:
     return "" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "/dev/kvm is missing or not this user's"
 
 
+def _kernel_headers() -> str:
+    missing = [name for name in ("sched.h", "mount.h", "prctl.h") if not os.path.isfile(f"/usr/include/linux/{name}")]
+    return f"/usr/include/linux lacks {', '.join(missing)} (package linux-libc-dev)" if missing else ""
+
+
 _PLAIN: dict[str, Callable[[], str]] = {
     "root": _root,
     "user": _user,
@@ -303,6 +308,7 @@ _PLAIN: dict[str, Callable[[], str]] = {
     "pyseccomp": _module("pyseccomp"),
     "chromium": _chromium,
     "kvm": _kvm,
+    "kernel-headers": _kernel_headers,
 }
 #: Every feature that a test can require; NAME stands for any program or module.
 FEATURES: tuple[str, ...] = (
