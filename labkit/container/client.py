@@ -24,6 +24,7 @@ from typing import Any
 
 from labkit.container import runfolder
 from labkit.container.launcher import MESSAGE_BYTES
+from labkit.container.spec import Spec
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, SetupError
 from labkit.isolation.cgroups import default_parent
 
@@ -69,21 +70,30 @@ class LauncherClient:
         """True while the launcher's process runs."""
         return self.process.poll() is None
 
+    def prepare(self, name: str, spec: Spec) -> None:
+        """Let the launcher begin with what needs only the spec; `spawn` for the same name follows. Returns at once."""
+        message = pickle.dumps({"op": "prepare", "name": name, "spec": spec})
+        with self._lock:
+            self._send(message, [])
+
+    def _send(self, message: bytes, fds: Sequence[int]) -> None:
+        if len(message) > MESSAGE_BYTES:
+            raise InvalidSpec(
+                f"The command and its environment take {len(message)} bytes; at most {MESSAGE_BYTES} fit: shorten them."
+            )
+        try:
+            socket.send_fds(self._control, [message], list(fds))
+        except BrokenPipeError:
+            raise InvalidState("The launcher has ended: run the cell again, and labkit starts a new one.") from None
+
     def spawn(self, request: dict[str, Any], fds: Sequence[int]) -> Answer:
         """Ask for a child; return once its program runs.
 
         Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
         """
         message = pickle.dumps(request)
-        if len(message) > MESSAGE_BYTES:
-            raise InvalidSpec(
-                f"The command and its environment take {len(message)} bytes; at most {MESSAGE_BYTES} fit: shorten them."
-            )
         with self._lock:
-            try:
-                socket.send_fds(self._control, [message], list(fds))
-            except BrokenPipeError:
-                raise InvalidState("The launcher has ended: run the cell again, and labkit starts a new one.") from None
+            self._send(message, fds)
             answer, received = self._receive()
         return Answer(int(answer["pid"]), received[0], received[1] if len(received) > 1 else -1)
 

@@ -54,6 +54,7 @@ class _Life:
         """
         if self._process.pid != -1:
             raise InvalidState(f"{self.name} was started before: make a new one for another run.")
+        self._process.prepare()
         if self.limits is None:
             self._process.start()
             return

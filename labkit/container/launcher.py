@@ -2,10 +2,12 @@
 
 A Jupyter process has a dozen threads. It cannot unshare a user namespace (EINVAL), and a fork of it copies locks whose
 holders do not exist in the child. So labkit starts this helper once (``python -I -S``, standard library only, one thread) and asks
-it, over a socket pair that keeps message boundaries, for one container a message::
+it, over a socket pair that keeps message boundaries, for one container after another::
 
     program                          launcher                               child
-      |-- spawn: spec + descriptors --->|                                      |
+      |-- prepare: spec --------------->| opens mounts, plans the steps        |
+      |   (makes the cgroup meanwhile)  |                                      |
+      |-- spawn: descriptors ---------->|                                      |
       |                                 |-- clone3 (all namespaces, pidfd) --->|
       |                                 |                                      | joins its v1 cgroups
       |                                 |-- writes uid_map, gid_map; "go" ---->|
@@ -37,17 +39,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.container import runfolder
-from labkit.container.leftovers import LAUNCHER_VARIABLE
 from labkit.container.outcome import SetupFailed, wait_for_exec
-from labkit.container.plan import GO, SECOND_CHILD, ChildFds, Facts, container_steps, enter_steps
+from labkit.container.plan import GO, SECOND_CHILD, ChildFds, enter_steps, first_steps
+from labkit.container.prepare import Prepared, Preparer
 from labkit.container.spec import Spec
-from labkit.container.users import Identity, resolve_user
-from labkit.isolation import idmap, mounts
-from labkit.isolation.capabilities import last_capability
-from labkit.linux.constants import NS, CloneFlag, MountAttr, Prctl
+from labkit.isolation.idmap import write_maps
+from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.spawn import shares_memory, spawn_program
 from labkit.linux.steps import Arena, Program
-from labkit.linux.syscalls import capget, clone3, mount_setattr, prctl
+from labkit.linux.syscalls import prctl
 
 __all__ = ["MESSAGE_BYTES", "Launcher"]
 
@@ -77,29 +77,13 @@ class Launcher:
         self.name = os.path.basename(folder.path)
         self.folder = folder
         self.jobs: dict[int, Job] = {}
+        self.prepared: Prepared | None = None
         self.unwritten: dict[str, dict[str, Any]] = {}
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
         self.arena = Arena()
         self.buffer = bytearray(MESSAGE_BYTES)
-        self.last_capability = last_capability()
-        self.own_maps = idmap.own_maps()
-        self.maps = idmap.container_maps(self.own_maps)
-        # A user namespace that no process lives in, kept by its descriptor: ID-mapped mounts are made through it.
-        self.userns_fd = self._make_userns() if self.maps.shifted else -1
-
-    def _make_userns(self) -> int:
-        pid, pidfd = clone3(NS.USER, exit_signal=signal.SIGCHLD)
-        if pid == 0:
-            signal.pause()
-            os._exit(0)
-        try:
-            idmap.write_maps(pid, self.maps)
-            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(pidfd)
+        self.preparer = Preparer(self.name, folder.stage)
 
     def serve(self) -> None:
         """Answer requests and report ends until the program closes its side."""
@@ -134,9 +118,13 @@ class Launcher:
             return False
         # The program at the other end runs as the same user, from the same files: its pickles are as good as its word.
         request = pickle.loads(message)
+        if request["op"] == "prepare":
+            self._op_prepare(request)
+            return True
+        operation = self._op_spawn if request["op"] == "spawn" else self._op_exec
         send_back: list[int] = []
         try:
-            answer, send_back = getattr(self, f"_op_{request['op']}")(request, fds)
+            answer, send_back = operation(request, fds)
         except SetupFailed as failure:
             answer = {"error": failure.report}
         except LookupError as error:
@@ -164,25 +152,39 @@ class Launcher:
             self.folder.write_entry(name, entry)
         self.unwritten.clear()
 
+    def _op_prepare(self, request: dict[str, Any]) -> None:
+        """Begin with all that needs only the spec; the program makes the cgroup meanwhile. There is no answer."""
+        self._forget_prepared()
+        self.prepared = self.preparer.prepare(request["name"], request["spec"])
+
+    def _forget_prepared(self) -> None:
+        if self.prepared is not None:
+            self.prepared.close()
+        self.prepared = None
+
     def _op_spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
-        spec = request["spec"]
+        if self.prepared is None or self.prepared.name != request["name"]:
+            self._op_prepare(request)  # another thread of the program came in between
+        try:
+            return self._spawn(request, fds)
+        finally:
+            self._forget_prepared()
+
+    def _spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        prepared = self.prepared
+        if prepared is None:
+            raise SetupFailed("spawn", 0, "nothing was prepared")
+        if prepared.error is not None:
+            raise prepared.error
+        spec, (ours, theirs) = prepared.spec, prepared.pair
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
-        trees = self._open_trees(spec)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            try:
-                child_fds = ChildFds(theirs.fileno(), ours.fileno(), stdio, tasks, trees)
-                steps = container_steps(spec, child_fds, self._facts(spec, _roots(spec)), stage=self.folder.stage)
-                program = Program(steps, self.arena)
-                wanted = NS(spec.namespaces) & ~NS.CGROUP  # that one comes later, in the child
-                pid, pidfd = spawn_program(
-                    program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
-                )
-                theirs.close()
-                tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd)
-            finally:
-                for fd in trees.values():
-                    os.close(fd)
+        program = Program([*first_steps(stdio, tasks), *prepared.steps], self.arena)
+        wanted = NS(spec.namespaces) & ~NS.CGROUP  # that one comes later, in the child
+        pid, pidfd = spawn_program(
+            program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
+        )
+        theirs.close()
+        tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd)
         self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
@@ -202,7 +204,7 @@ class Launcher:
         if NS.USER in NS(spec.namespaces):
             # The child shares our memory, and with it the mark that hides /proc/PID of a process that changed its ids.
             prctl(Prctl.SET_DUMPABLE, 1)
-            idmap.write_maps(pid, self.maps)
+            write_maps(pid, self.preparer.maps)
         if spec.time_offset_s:
             _write(
                 f"/proc/{pid}/timens_offsets", f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n"
@@ -217,11 +219,12 @@ class Launcher:
         spec = request["spec"]
         target_pidfd, *rest = fds
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, rest)
-        facts = self._facts(spec, (f"/proc/{request['target_pid']}/root",))
+        facts = self.preparer.facts(spec, (f"/proc/{request['target_pid']}/root",))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            child_fds = ChildFds(theirs.fileno(), ours.fileno(), stdio, tasks)
-            steps = enter_steps(spec, child_fds, facts, pidfd=target_pidfd, share_memory=shares_memory())
+            child_fds = ChildFds(theirs.fileno(), ours.fileno())
+            enter = enter_steps(spec, child_fds, facts, pidfd=target_pidfd, share_memory=shares_memory())
+            steps = [*first_steps(stdio, tasks), *enter]
             program = Program(steps, self.arena)
             first_pid, first_pidfd = spawn_program(
                 program, CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
@@ -238,55 +241,6 @@ class Launcher:
         pidfd = os.pidfd_open(pid)
         self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
-
-    def _facts(self, spec: Spec, roots: tuple[str, ...]) -> Facts:
-        has_userns = NS.USER in NS(spec.namespaces)
-        # With the host's files and no change of user there is nobody to look up.
-        identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
-        if identity is not None and has_userns:
-            self._check_mapped(identity)
-        permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
-        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: self.name}
-        v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
-        return Facts(identity, self.last_capability, permitted, v1, marks)
-
-    def _check_mapped(self, identity: Identity) -> None:
-        for what, number, maps in (("user", identity.uid, self.maps.uids), ("group", identity.gid, self.maps.gids)):
-            if not any(m.inside <= number < m.inside + m.count for m in maps):
-                raise LookupError(
-                    f"{what} {number} does not exist in the container's user namespace, which has only"
-                    f" {sum(m.count for m in maps)} ids; an administrator can grant more in /etc/sub{what[0]}id"
-                )
-
-    def _open_trees(self, spec: Spec) -> dict[str, int]:
-        """Open, with the launcher's rights, every host folder that the child will mount."""
-        sources = {f"lower:{i}": (path, False) for i, path in enumerate(spec.rootfs.lowers)}
-        for i, mount in enumerate(spec.mounts):
-            if mount.kind in ("bind", "overlay"):
-                sources[f"mount:{i}"] = (mount.source, mount.kind == "bind")
-        trees: dict[str, int] = {}
-        try:
-            for name, (path, recursive) in sources.items():
-                userns_fd = self.userns_fd if name.startswith("lower:") else -1
-                trees[name] = mounts.detached_copy(path, userns_fd=userns_fd, recursive=recursive)
-            for i, mount in enumerate(spec.mounts):
-                if mount.kind == "bind" and "ro" in mount.options:
-                    mount_setattr(trees[f"mount:{i}"], "", set_attrs=MountAttr.RDONLY, recursive=True)
-            if spec.rootfs.writable is not None:
-                trees["writable"] = self._open_writable(spec.rootfs.writable)
-        except OSError:
-            for fd in trees.values():
-                os.close(fd)
-            raise
-        return trees
-
-    def _open_writable(self, path: str) -> int:
-        """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""
-        uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
-        for folder in (f"{path}/upper", f"{path}/work"):
-            os.makedirs(folder, 0o755, exist_ok=True)
-            os.chown(folder, uid, gid, follow_symlinks=False)
-        return mounts.detached_copy(path)
 
     def _register(self, name: str, spec: Spec, *, pid: int, pidfd: int, exit_fd: int) -> None:
         deadline_s = None if spec.time_limit_s is None else time.monotonic() + spec.time_limit_s
@@ -348,21 +302,6 @@ def _split_fds(request: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int,
     return (stdin, stdout, stderr), exit_fd, cgroup_fd, tuple(rest)
 
 
-def _roots(spec: Spec) -> tuple[str, ...]:
-    """Return the folders in which the container's /etc/passwd is looked for, topmost layer first."""
-    if spec.rootfs.kind in ("host", "tmpfs"):
-        return ("/",)
-    upper = () if spec.rootfs.writable is None else (f"{spec.rootfs.writable}/upper",)
-    return (*upper, *spec.rootfs.lowers)
-
-
 def _write(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text)
-
-
-def v1_hierarchies() -> tuple[str, ...]:
-    """Return the names of the machine's cgroup v1 hierarchies as /proc/self/cgroup gives them. See: cgroups(7)."""
-    with open("/proc/self/cgroup") as file:
-        names = [line.split(":", 2)[1] for line in file]
-    return tuple(name for name in names if name)

@@ -2,9 +2,9 @@
 
 `container_steps` turns a `Spec` into a list of steps before anything is started. The child carries them out::
 
-    die with the launcher -> join v1 cgroups -> wait for "go" (the id maps are written) -> cgroup namespace
-    -> become uid 0 inside -> hostname, loopback -> private mounts -> root filesystem -> /proc, /dev, ...
-    -> mask paths -> let go of the old root -> terminal, standard streams -> limits -> capabilities, user
+    join v1 cgroups, standard streams -> die with the launcher -> wait for "go" (the id maps are written)
+    -> cgroup namespace -> become uid 0 inside -> hostname, loopback -> private mounts -> root filesystem
+    -> /proc, /dev, ... -> mask paths -> let go of the old root -> terminal -> limits -> capabilities, user
     -> no_new_privs -> seccomp -> execve
 
 The order matters: each step needs a power that a later one gives away. The file tree is in `labkit.container.tree`.
@@ -34,7 +34,7 @@ from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.steps import Step, Struct, kept
 from labkit.linux.syscalls import AT_FDCWD
 
-__all__ = ["GO", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps", "environment_of"]
+__all__ = ["GO", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps", "environment_of", "first_steps"]
 
 #: What the launcher says once the id maps are written.
 GO = b"go"
@@ -57,8 +57,6 @@ class ChildFds:
 
     status: int
     other_status: int
-    stdio: tuple[int, int, int]
-    tasks: tuple[int, ...] = ()
     trees: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -73,12 +71,24 @@ class Facts:
     marks: Mapping[str, str] = field(default_factory=dict)
 
 
+def first_steps(stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
+    """Return the steps that come before all others: join the v1 cgroups, connect the standard streams."""
+    # "0" is the writer itself: the one form that cgroup v1 carries out without waiting for an RCU grace period.
+    joins = [Step("write", (fd, b"0", 1), "join the cgroup") for fd in tasks]
+    why = "connect the standard streams"
+    # First out of the way of 0, 1 and 2, or the second dup3 could overwrite what the third one needs.
+    high = [Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), why) for n, fd in enumerate(stdio)]
+    return joins + high + [Step("dup3", (_HIGH_FD + n, n, 0), why) for n in range(3)]
+
+
 def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> list[Step]:
-    """Return the steps that make a new container; ``stage`` is an empty folder that its scratch tmpfs covers."""
+    """Return the steps that make a new container, after `first_steps`.
+
+    ``stage`` is an empty folder that the container's scratch tmpfs covers.
+    """
     wanted = NS(spec.namespaces)
     steps = [
         *_die_with_launcher_from_the_start(fds),
-        *_join_v1_cgroups(fds.tasks),
         Step("recvfrom", (fds.status, bytes(16), 16, 0, None, None), "wait for the id maps", least=len(GO)),
     ]
     if NS.CGROUP in wanted:
@@ -97,7 +107,7 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
 
 
 def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_memory: bool) -> list[Step]:
-    """Return the steps that run ``spec.command`` inside a running container, as nsenter(1) does.
+    """Return the steps that run ``spec.command`` inside a running container, as nsenter(1) does, after `first_steps`.
 
     Joining a PID namespace holds for children only, so the child that joins clones a second one, which is adopted by
     the launcher (CLONE_PARENT) and becomes the program. The first waits for that (CLONE_VFORK), then exits; the
@@ -116,12 +126,13 @@ def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_me
     clone = Step("clone3", (args, len(args)), SECOND_CHILD, tolerate=(0,), least=1, skip_on_success=len(second))
     joins = [Step("setns", (pidfd, wanted), "join the container's namespaces")] if wanted else []
     last = Step("exit_group", (0,), "end the first child")
-    return [*_join_v1_cgroups(fds.tasks), *joins, clone, *second, last]
+    return [*joins, clone, *second, last]
 
 
 def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
     steps = [Step("setsid", (), "start a session", tolerate=(errno.EPERM,))]
-    steps += _terminal(fds) if spec.terminal else _streams(fds.stdio)
+    if spec.terminal:
+        steps += _terminal(fds)
     for name, soft, hard in spec.rlimits:
         steps.append(_rlimit(name, soft, hard))
     steps.append(Step("umask", (0o022,), "set the umask"))
@@ -149,11 +160,6 @@ def _die_with_launcher(fds: ChildFds) -> list[Step]:
     ]
 
 
-def _join_v1_cgroups(tasks: tuple[int, ...]) -> list[Step]:
-    # "0" is the writer itself: the one form that cgroup v1 carries out without waiting for an RCU grace period.
-    return [Step("write", (fd, b"0", 1), "join the cgroup") for fd in tasks]
-
-
 @kept
 def _become_root() -> list[Step]:
     why = "become root inside the user namespace"
@@ -163,14 +169,6 @@ def _become_root() -> list[Step]:
         Step("setresgid", (0, 0, 0), why),
         Step("setresuid", (0, 0, 0), why),
     ]
-
-
-def _streams(stdio: tuple[int, int, int]) -> list[Step]:
-    # First out of the way of 0, 1 and 2, or the second dup3 could overwrite what the third one needs.
-    high = [
-        Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), "connect the standard streams") for n, fd in enumerate(stdio)
-    ]
-    return high + [Step("dup3", (_HIGH_FD + n, n, 0), "connect the standard streams") for n in range(3)]
 
 
 def _terminal(fds: ChildFds) -> list[Step]:

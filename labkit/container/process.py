@@ -107,6 +107,10 @@ class Process:
         self.stderr: IO[bytes] | None = None
         self.terminal: IO[bytes] | None = None
 
+    def prepare(self) -> None:
+        """Let the launcher begin, while the caller makes the cgroup. `start` must follow."""
+        launcher().prepare(self.name, self._request["spec"])
+
     def start(self, *, join: JoinFds | None = None, target: tuple[int, int] | None = None) -> None:
         """Have the launcher start the program; return when it runs. Raises: SetupError naming the step that failed."""
         if self.pid != -1:

@@ -24,7 +24,9 @@ sys.path.insert(0, {project!r})
 from labkit.container import Container, Namespaced, client
 from labkit.linux.constants import NS
 Container(["sh", "-c", "sleep 41 & sleep 41"], rootfs={rootfs!r}).start()
-Namespaced(["sh", "-c", "setsid sleep 42 & sleep 42"], namespaces=NS.UTS).start()
+process = Namespaced(["sh", "-c", "setsid sleep 42 & sleep 42 & sleep .1; echo; wait"], namespaces=NS.UTS)
+process.start()
+process.stdout.read(1)
 print(client.launcher().process.pid, client.launcher().name, flush=True)
 time.sleep(60)
 """

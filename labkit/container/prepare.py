@@ -1,0 +1,150 @@
+"""What the launcher does for a container before its cgroup and its streams are there.
+
+It opens, with its own rights, every host folder that the child will mount (as detached, where need be ID-mapped mounts), finds
+out who the program's user is, and plans the steps. The child then needs no host path any more.
+
+See: open_tree(2), mount_setattr(2), passwd(5).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+
+from labkit.container.leftovers import LAUNCHER_VARIABLE
+from labkit.container.plan import ChildFds, Facts, container_steps
+from labkit.container.spec import Spec
+from labkit.container.users import Identity, resolve_user
+from labkit.isolation import idmap, mounts
+from labkit.isolation.capabilities import last_capability
+from labkit.linux.constants import NS, MountAttr
+from labkit.linux.steps import Step
+from labkit.linux.syscalls import capget, clone3, mount_setattr
+
+__all__ = ["Prepared", "Preparer"]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A container to be: what could be done for it before its cgroup and its streams were there."""
+
+    name: str
+    spec: Spec
+    trees: dict[str, int] = field(default_factory=dict)
+    pair: tuple[socket.socket, ...] = ()
+    steps: list[Step] = field(default_factory=list)
+    error: OSError | LookupError | None = None
+
+    def close(self) -> None:
+        """Release the detached mounts and the socket pair."""
+        for fd in self.trees.values():
+            os.close(fd)
+        for end in self.pair:
+            end.close()
+
+
+class Preparer:
+    """Prepares containers for one launcher, named ``name``, whose children stage their mounts on the folder ``stage``."""
+
+    def __init__(self, name: str, stage: str) -> None:
+        self.name = name
+        self.stage = stage
+        self.last_capability = last_capability()
+        self.maps = idmap.container_maps(idmap.own_maps())
+        # A user namespace that no process lives in, kept by its descriptor: ID-mapped mounts are made through it.
+        self.userns_fd = self._make_userns() if self.maps.shifted else -1
+
+    def _make_userns(self) -> int:
+        pid, pidfd = clone3(NS.USER, exit_signal=signal.SIGCHLD)
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        try:
+            idmap.write_maps(pid, self.maps)
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+
+    def prepare(self, name: str, spec: Spec) -> Prepared:
+        """Return what can be done for ``spec`` so far; what went wrong is kept in it, for whoever asks for the container."""
+        prepared = Prepared(name, spec)
+        try:
+            prepared.trees = self._open_trees(spec)
+            prepared.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
+            prepared.steps = container_steps(spec, fds, self.facts(spec, _roots(spec)), stage=self.stage)
+        except (OSError, LookupError) as error:
+            prepared.error = error
+        return prepared
+
+    def facts(self, spec: Spec, roots: tuple[str, ...]) -> Facts:
+        """Return what a plan must know; ``roots`` are the folders in which the container's users are looked up.
+
+        Raises: LookupError for a user that is not there or not mapped.
+        """
+        has_userns = NS.USER in NS(spec.namespaces)
+        # With the host's files and no change of user there is nobody to look up.
+        identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
+        if identity is not None and has_userns:
+            self._check_mapped(identity)
+        permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
+        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: self.name}
+        v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
+        return Facts(identity, self.last_capability, permitted, v1, marks)
+
+    def _check_mapped(self, identity: Identity) -> None:
+        for what, number, maps in (("user", identity.uid, self.maps.uids), ("group", identity.gid, self.maps.gids)):
+            if not any(m.inside <= number < m.inside + m.count for m in maps):
+                raise LookupError(
+                    f"{what} {number} does not exist in the container's user namespace, which has only"
+                    f" {sum(m.count for m in maps)} ids; an administrator can grant more in /etc/sub{what[0]}id"
+                )
+
+    def _open_trees(self, spec: Spec) -> dict[str, int]:
+        """Open, with the launcher's rights, every host folder that the child will mount."""
+        sources = {f"lower:{i}": (path, False) for i, path in enumerate(spec.rootfs.lowers)}
+        for i, mount in enumerate(spec.mounts):
+            if mount.kind in ("bind", "overlay"):
+                sources[f"mount:{i}"] = (mount.source, mount.kind == "bind")
+        trees: dict[str, int] = {}
+        try:
+            for name, (path, recursive) in sources.items():
+                userns_fd = self.userns_fd if name.startswith("lower:") else -1
+                trees[name] = mounts.detached_copy(path, userns_fd=userns_fd, recursive=recursive)
+            for i, mount in enumerate(spec.mounts):
+                if mount.kind == "bind" and "ro" in mount.options:
+                    mount_setattr(trees[f"mount:{i}"], "", set_attrs=MountAttr.RDONLY, recursive=True)
+            if spec.rootfs.writable is not None:
+                trees["writable"] = self._open_writable(spec.rootfs.writable)
+        except OSError:
+            for fd in trees.values():
+                os.close(fd)
+            raise
+        return trees
+
+    def _open_writable(self, path: str) -> int:
+        """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""
+        uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
+        for folder in (f"{path}/upper", f"{path}/work"):
+            os.makedirs(folder, 0o755, exist_ok=True)
+            os.chown(folder, uid, gid, follow_symlinks=False)
+        return mounts.detached_copy(path)
+
+
+def _roots(spec: Spec) -> tuple[str, ...]:
+    """Return the folders in which the container's /etc/passwd is looked for, topmost layer first."""
+    if spec.rootfs.kind in ("host", "tmpfs"):
+        return ("/",)
+    upper = () if spec.rootfs.writable is None else (f"{spec.rootfs.writable}/upper",)
+    return (*upper, *spec.rootfs.lowers)
+
+
+def v1_hierarchies() -> tuple[str, ...]:
+    """Return the names of the machine's cgroup v1 hierarchies as /proc/self/cgroup gives them. See: cgroups(7)."""
+    with open("/proc/self/cgroup") as file:
+        names = [line.split(":", 2)[1] for line in file]
+    return tuple(name for name in names if name)
