@@ -25,7 +25,7 @@ from labkit.container import hostlike
 from labkit.container.process import Completed, Exit, Process, Streams
 from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
-from labkit.isolation.cgroups import Cgroup, JoinFds, Limits
+from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, limits_met
 from labkit.linux.constants import NS
 
 __all__ = ["Container", "Namespaced", "run"]
@@ -126,12 +126,12 @@ class _Life:
     def _with_limits(self, exit_: Exit) -> Exit:
         """Add what the cgroup saw: which limits the program met."""
         if self._exit is None and self.cgroup is not None:
-            stats = self.cgroup.stats()
+            met = limits_met(self.cgroup)
             exit_ = replace(
                 exit_,
-                oom_killed=bool(stats.oom_kills),
-                pids_limit_hits=stats.pids_limit_hits or 0,
-                throttled_usec=stats.throttled_usec or 0,
+                oom_killed=met.oom_kills > 0,
+                pids_limit_hits=met.pids_limit_hits,
+                throttled_usec=met.throttled_usec,
             )
         self._exit = self._exit or exit_
         return self._exit

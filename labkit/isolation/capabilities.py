@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from labkit.errors import InvalidSpec
@@ -54,6 +55,11 @@ def parse_capabilities(names: Iterable[str]) -> int:
 
     Raises: InvalidSpec for an unknown name.
     """
+    return _parse(tuple(names))
+
+
+@lru_cache(maxsize=32)
+def _parse(names: tuple[str, ...]) -> int:
     mask = 0
     for name in names:
         upper = name.upper()

@@ -18,6 +18,7 @@ from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Hierarchy, Layout, read_layout
 from labkit.isolation.cgroups.leftovers import find_leftovers, remove_leftovers
 from labkit.isolation.cgroups.limits import Limits, shares_from_weight, weight_from_shares
+from labkit.isolation.cgroups.met import LimitsMet, limits_met
 from labkit.isolation.cgroups.parent import CgroupParent, default_parent
 from labkit.isolation.cgroups.stats import Events, Pressure, PressureLine, Stats
 from labkit.isolation.cgroups.tree import remove_tree
@@ -32,11 +33,13 @@ __all__ = [
     "JoinFds",
     "Layout",
     "Limits",
+    "LimitsMet",
     "Pressure",
     "PressureLine",
     "Stats",
     "default_parent",
     "find_leftovers",
+    "limits_met",
     "read_layout",
     "remove_leftovers",
     "remove_tree",
