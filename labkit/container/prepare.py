@@ -23,7 +23,7 @@ from labkit.linux.constants import NS, MountAttr
 from labkit.linux.steps import Step
 from labkit.linux.syscalls import capget, clone3, mount_setattr
 
-__all__ = ["Prepared", "Preparer"]
+__all__ = ["Prepared", "Preparer", "identity_roots"]
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Preparer:
             prepared.trees = self._open_trees(spec)
             prepared.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
-            prepared.steps = container_steps(spec, fds, self.facts(spec, _roots(spec)), stage=self.stage)
+            prepared.steps = container_steps(spec, fds, self.facts(spec, identity_roots(spec)), stage=self.stage)
         except (OSError, LookupError) as error:
             prepared.error = error
         return prepared
@@ -135,7 +135,7 @@ class Preparer:
         return mounts.detached_copy(path)
 
 
-def _roots(spec: Spec) -> tuple[str, ...]:
+def identity_roots(spec: Spec) -> tuple[str, ...]:
     """Return the folders in which the container's /etc/passwd is looked for, topmost layer first."""
     if spec.rootfs.kind in ("host", "tmpfs"):
         return ("/",)

@@ -12,6 +12,7 @@ __all__ = [
     "NS",
     "NS_FILES",
     "AtFlag",
+    "AtFolder",
     "Capability",
     "CloneFlag",
     "FsConfigCmd",
@@ -86,6 +87,12 @@ class Umount(IntFlag):
     FORCE = 1
     DETACH = 2
     NOFOLLOW = 8
+
+
+class AtFolder(IntEnum):
+    """What stands for a folder's descriptor: paths are relative to the working directory; linux/fcntl.h."""
+
+    AT_FDCWD = -100
 
 
 class AtFlag(IntFlag):

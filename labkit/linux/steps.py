@@ -52,6 +52,9 @@ _OWN_NUMBERS = _NUMBERS.get(os.uname().machine, {})
 #: For `Step.tolerate`: whatever the kernel answers, go on.
 ANY_ERRNO = tuple(range(1, 64))
 
+#: Which argument of a call is a file mode, shown in octal as people write it.
+_MODE_ARGUMENT = {"mkdirat": 2, "mknodat": 2, "umask": 0}
+
 P = ParamSpec("P")
 
 
@@ -88,8 +91,11 @@ class Step:
     is_kept: bool = False
 
     def __str__(self) -> str:
-        words = ", ".join(_show(arg) for arg in self.args)
-        return f"{self.call}({words})"
+        words = [_show(arg) for arg in self.args]
+        at = _MODE_ARGUMENT.get(self.call)
+        if at is not None:
+            words[at] = f"{self.args[at]:#o}".replace("0o", "0")
+        return f"{self.call}({', '.join(words)})"
 
 
 def kept(make: Callable[P, list[Step]]) -> Callable[P, list[Step]]:

@@ -20,6 +20,7 @@ from enum import IntEnum, IntFlag
 from labkit.linux.constants import (
     NS,
     AtFlag,
+    AtFolder,
     CloneFlag,
     FsConfigCmd,
     MountAttr,
@@ -55,7 +56,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 #: In place of a folder's descriptor: paths are relative to the working folder. linux/fcntl.h
-AT_FDCWD = -100
+AT_FDCWD = AtFolder.AT_FDCWD
 
 # clone3(2) and its followers have the same number on every machine since Linux 5.0; the older ones do not.
 _CLONE3, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 435, 428, 429, 430, 431, 432, 442
@@ -132,6 +133,8 @@ def _machine_numbers() -> tuple[int, int]:
 
 
 class CloneArgs(ctypes.Structure):
+    """What clone3(2) is asked for."""
+
     # ABI: struct clone_args, linux/sched.h; every field is 64 bits and 8-byte aligned.
     _fields_ = [
         (name, c_uint64)
