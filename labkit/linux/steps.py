@@ -93,8 +93,8 @@ class Step:
     def __str__(self) -> str:
         words = [_show(arg) for arg in self.args]
         at = _MODE_ARGUMENT.get(self.call)
-        if at is not None:
-            words[at] = f"{self.args[at]:#o}".replace("0o", "0")
+        if at is not None and isinstance(mode := self.args[at], int):
+            words[at] = f"0{mode:o}"
         return f"{self.call}({', '.join(words)})"
 
 
