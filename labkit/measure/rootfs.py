@@ -10,14 +10,13 @@ See: busybox(1), ld.so(8) (what a static program does without).
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.errors import FeatureMissing
+from labkit.measure.scratch import scratch_folder
 from labkit.setup.parts import find_busybox
 
 __all__ = ["APPLETS", "busybox_rootfs", "fill_rootfs"]
@@ -56,8 +55,6 @@ def busybox_rootfs() -> Iterator[Path]:
 
     Raises: FeatureMissing without a static busybox.
     """
-    with tempfile.TemporaryDirectory(prefix="labkit-rootfs-") as name:
-        folder = Path(name)
-        os.chmod(folder, 0o755)  # a container's root is another user, who must be able to pass through
+    with scratch_folder() as folder:
         fill_rootfs(folder)
         yield folder

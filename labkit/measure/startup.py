@@ -11,11 +11,18 @@ See: `labkit.measure.contenders` and `labkit.measure.peers` for who takes part; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from labkit.measure.hostfacts import HostFacts
+from labkit.errors import InvalidSpec, LabkitError
+from labkit.measure import contenders, peers
+from labkit.measure.clock import time_ms
+from labkit.measure.contenders import Contender
+from labkit.measure.hostfacts import HostFacts, host_facts
 from labkit.measure.record import Result
+from labkit.measure.rootfs import busybox_rootfs
 from labkit.measure.stats import Summary, summarise
 
 __all__ = ["NAMES", "Race", "Row", "race"]
@@ -76,4 +83,59 @@ def race(
 
     Raises: InvalidSpec for an unknown name or n below 1, FeatureMissing without a static busybox.
     """
-    raise NotImplementedError
+    names = _checked_names(only)
+    if n < 1 or warm_up < 0:
+        raise InvalidSpec(f"A race needs at least 1 round to count and no negative warm-up, not {n} and {warm_up}.")
+    with busybox_rootfs() as rootfs, ExitStack() as stack:
+        runners = [_Runner(_enter(name, rootfs, stack)) for name in names]
+        for number in range(warm_up + n):
+            for runner in runners:
+                runner.run(counts=number >= warm_up)
+            if progress is not None:
+                progress(number + 1, warm_up + n)
+    return Race(host_facts(), tuple(runner.row() for runner in runners), n, warm_up)
+
+
+class _Runner:
+    """A contender on its way; one that fails drops out of the race and keeps no samples."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+        self.skipped = contender.skipped
+        self.samples_ms: list[float] = []
+
+    def run(self, *, counts: bool) -> None:
+        if self.skipped:
+            return
+        try:
+            elapsed_ms = time_ms(self.contender.start)
+        except LabkitError as error:
+            self.skipped = f"It failed after {len(self.samples_ms)} rounds: {error}"
+            return
+        if counts:
+            self.samples_ms.append(elapsed_ms)
+
+    def row(self) -> Row:
+        samples_ms = () if self.skipped else tuple(self.samples_ms)
+        return Row(self.contender.name, samples_ms, self.contender.note, self.skipped)
+
+
+def _checked_names(only: Iterable[str] | None) -> list[str]:
+    wanted = list(NAMES if only is None else only)
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown or not wanted:
+        what = f"{unknown[0]!r} does not take part in the race" if unknown else "Nobody takes part in the race"
+        raise InvalidSpec(f"{what}: choose among {', '.join(NAMES)}.")
+    return [name for name in NAMES if name in wanted]
+
+
+def _enter(name: str, rootfs: Path, stack: ExitStack) -> Contender:
+    """Prepare one contender and let it run once; what it needs is released with ``stack``."""
+    try:
+        contender = stack.enter_context(
+            contenders.OWN[name](rootfs) if name in contenders.OWN else peers.PEERS[name](rootfs)
+        )
+        contender.start()
+    except LabkitError as error:
+        return Contender(name, start=lambda: None, skipped=str(error))
+    return contender
