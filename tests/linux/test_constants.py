@@ -52,7 +52,7 @@ def numbers_of_the_headers() -> dict[str, int]:
     found: dict[str, int] = {}
     for header in HEADERS:
         text = Path("/usr/include/linux", header).read_text()
-        pattern = r"(?:#\s*define\s+(\w+)\s+|^\s*(\w+)\s*=\s*)\(?((?:0x[0-9a-fA-F]+|\d+)(?:\s*<<\s*\d+)?)(?:U?L?L?)\)?(?=[\s,/]|$)"
+        pattern = r"(?:#\s*define\s+(\w+)\s+|^\s*(\w+)\s*=\s*)\(?((?:0x[0-9a-fA-F]+|-?\d+)(?:\s*<<\s*\d+)?)(?:U?L?L?)\)?(?=[\s,/]|$)"
         for defined, enumerated, value in re.findall(pattern, text, re.M):
             base, _, shift = value.partition("<<")
             found[defined or enumerated] = int(base, 0) << int(shift or 0)
