@@ -2,7 +2,7 @@
 
 A forked copy of a Python process is slow to make and slow to leave: its page tables are copied, every page it touches
 is copied, and all of it is thrown away by execve. So on x86-64 the child shares the launcher's memory (CLONE_VM), as
-vfork's children do, and runs only the 40 instructions below: load a record, make the call, look at the answer, go on. It uses
+vfork's children do, and runs only the 34 instructions below: load a record, make the call, look at the answer, go on. It uses
 no stack, writes nothing but the records' result words and the header, and ends in execve or exit_group.
 
 On other machines, and with ``LABKIT_CHILD=copy`` in the environment, the child is a copy that runs the same steps in Python.
