@@ -201,9 +201,11 @@ class Launcher:
 
     def _write_outside_files(self, spec: Spec, pid: int) -> None:
         """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
-        if NS.USER in NS(spec.namespaces):
+        has_userns = NS.USER in NS(spec.namespaces)
+        if has_userns or spec.time_offset_s or spec.oom_score_adj is not None:
             # The child shares our memory, and with it the mark that hides /proc/PID of a process that changed its ids.
             prctl(Prctl.SET_DUMPABLE, 1)
+        if has_userns:
             write_maps(pid, self.preparer.maps)
         if spec.time_offset_s:
             _write(
