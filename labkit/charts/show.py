@@ -22,7 +22,7 @@ from labkit.errors import InvalidSpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "picture_html", "png_of", "show"]
+__all__ = ["Picture", "checked_alt", "picture_html", "png_of", "show"]
 
 #: More colours than a chart of flat areas has; a palette makes the file a third of its size.
 _COLOURS = 128

@@ -28,7 +28,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["INK", "LOOKS", "PAPER", "Bar", "Look", "bars", "context", "figure", "label_axes", "line", "look"]
+__all__ = [
+    "DRAWN_DPI",
+    "INK",
+    "LOOKS",
+    "PAPER",
+    "SHOWN_DPI",
+    "Bar",
+    "Look",
+    "bars",
+    "context",
+    "figure",
+    "label_axes",
+    "line",
+    "look",
+]
 
 PAPER = "#ffffff"
 INK = "#222222"

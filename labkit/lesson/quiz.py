@@ -78,7 +78,7 @@ class Quiz:
         return reply
 
     def _build(self) -> Any:
-        self._line = layout.status("Choose an answer with the mouse, or with Tab and the arrow keys.")
+        self._line = layout.status("Choose an answer, with the mouse or with Tab and Space.")
         radio = layout.choice([answer.text for answer in self.answers], label=self.question, on_choice=self.choose)
         return layout.column(layout.heading("Quiz", self.question), radio, self._line, edge=EDGES["quiz"])
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-__all__ = ["Closable", "close_with_cell", "current_cell"]
+__all__ = ["Closable", "close_with_cell", "current_cell", "forget"]
 
 
 class Closable(Protocol):

@@ -17,6 +17,7 @@ from typing import Any
 from labkit.errors import InvalidSpec
 
 __all__ = [
+    "VIEW_MIME",
     "button",
     "checkbox",
     "choice",
@@ -48,7 +49,10 @@ def button(label: str, *, does: str, on_click: Callable[[], None]) -> Any:
 
 
 def choice(options: Sequence[str], *, label: str, on_choice: Callable[[str], object]) -> Any:
-    """Return radio buttons of which none is chosen yet; ``label`` names the group."""
+    """Return radio buttons of which none is chosen yet; ``label`` names the group.
+
+    Tab goes from one to the next and Space chooses: JupyterLab keeps the arrow keys for its cells.
+    """
     import ipywidgets
 
     made = ipywidgets.RadioButtons(
@@ -82,6 +86,7 @@ def number(*, label: str, unit: str) -> Any:
 def slider(label: str, *, unit: str, low: float, high: float, value: float, step: float = 1) -> Any:
     """Return a slider over whole or broken numbers of ``unit``; it counts when let go, so a drag is one change.
 
+    Arrow keys, Page Up and Down, Home and End move it; the number beside it can be typed over.
     Raises: InvalidSpec if the unit is empty or ``value`` lies outside ``low`` to ``high``.
     """
     import ipywidgets
