@@ -1,0 +1,98 @@
+"""Ask everything at once and put the answers together.
+
+The helper (`labkit.doctor.helper`) tries what needs a process of its own, programs are started for their version, and meanwhile this
+process looks up packages. Each has a deadline; what has not answered by then is a row that says so, so the report is
+always whole and never late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from labkit.doctor.answers import Answer, no
+from labkit.doctor.features import FEATURES
+from labkit.doctor.report import Feature, Report
+from labkit.doctor.software import ProgramCheck, check_libseccomp, check_packages
+
+__all__ = ["examine"]
+
+#: Between the helper's last answer and the report: ending what hangs, removing a cgroup.
+_MARGIN_S = 0.25
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.doctor.helper import main; main(float(sys.argv[2]))"
+
+
+def examine(*, timeout_s: float = 1.8, python: str = sys.executable) -> Report:
+    """Try every feature as this user and return the report; nothing is left behind.
+
+    It takes about half a second on an idle machine; after ``timeout_s`` what has not answered is reported as such.
+    ``python`` runs the probes; it needs nothing but its standard library.
+    """
+    began_s = time.monotonic()
+    deadline_s = began_s + timeout_s
+    with _start_helper(python, timeout_s - _MARGIN_S) as helper, ProgramCheck() as programs:
+        try:
+            found = check_packages() | {"libseccomp": check_libseccomp()}
+            probed, said = _collect(helper, deadline_s)
+            found |= probed | programs.collect(deadline_s)
+        finally:
+            helper.kill()
+    features = tuple(_feature(name, group, found, said) for name, group in FEATURES.items())
+    return Report(features, _host(), time.monotonic() - began_s)
+
+
+def _start_helper(python: str, timeout_s: float) -> subprocess.Popen[str]:
+    package_parent = str(Path(__file__).resolve().parents[2])
+    # A session of its own: an interrupt from the keyboard must not stop it half-way through its clean-up.
+    return subprocess.Popen(
+        [python, "-I", "-S", "-c", _BOOT, package_parent, str(timeout_s)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, cwd="/",
+    )  # fmt: skip
+
+
+def _collect(helper: subprocess.Popen[str], deadline_s: float) -> tuple[dict[str, Answer], str]:
+    """Return the helper's answers, and what it said on standard error if it failed."""
+    try:
+        output, errors = helper.communicate(timeout=max(0.01, deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        helper.kill()
+        output, errors = helper.communicate()
+    answers = {}
+    for line in output.splitlines():
+        with suppress(ValueError):  # the last line may be cut off
+            name, *fields = json.loads(line)
+            answers[name] = Answer(*fields)
+    return answers, errors.strip().rpartition("\n")[2]
+
+
+def _feature(name: str, group: str, found: dict[str, Answer], said: str) -> Feature:
+    answer = found.get(name)
+    if answer is None and group == "control groups":
+        answer = found.get("cgroups")  # one probe answers for all of them; this says why it did not
+    if answer is None:
+        rule = f"the probe failed: {said}" if said else "it did not answer in time"
+        answer = no("no answer", rule=rule, remedy="Try again when the machine is idle; report it if it stays.")
+    return Feature(name, group, answer.state, answer.detail, answer.rule, answer.remedy)
+
+
+def _host() -> dict[str, str]:
+    with suppress(OSError):
+        return {
+            "Linux": platform.release(),
+            "machine": platform.machine(),
+            "system": platform.freedesktop_os_release().get("PRETTY_NAME", "?"),
+            "Python": platform.python_version(),
+            "uid": str(os.geteuid()),
+        }
+    return {
+        "Linux": platform.release(),
+        "machine": platform.machine(),
+        "Python": platform.python_version(),
+        "uid": str(os.geteuid()),
+    }
