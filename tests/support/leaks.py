@@ -156,9 +156,7 @@ def _is_held(path: str, now: Snapshot, *, ours: bool) -> bool:
 
 def _is_base_in_use(path: str) -> bool:
     """Tell whether ``path`` is the folder of a user's run folders, and each of them belongs to a living launcher."""
-    if not os.path.isdir(path):
-        return False
-    inner = [f"{path}/{name}" for name in os.listdir(path) if name.startswith("labkit-")]
+    inner = [f"{path}/{name}" for name in _folder_names(path) if name.startswith("labkit-")]
     return bool(inner) and all(_lock_holders(f"{folder}/lock") for folder in inner)
 
 
@@ -277,8 +275,6 @@ def _cgroups() -> dict[str, str]:
 
 def _folder_names(folder: str) -> list[str]:
     try:
-        if os.stat(folder).st_nlink == 2:  # kernfs counts the folders in a folder: none here
-            return []
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
@@ -286,17 +282,26 @@ def _folder_names(folder: str) -> list[str]:
 
 
 def _run_folders() -> dict[str, str]:
-    """Return what matches `RUN_FOLDERS`, and in folders of this user's launchers everything down to two levels."""
+    """Return what matches `RUN_FOLDERS` and is this user's; in folders of launchers everything down to two levels."""
     found: dict[str, str] = {}
     for pattern in RUN_FOLDERS:
         expanded = os.path.expandvars(pattern)
         if "$" in expanded:
             continue
         for base in glob.glob(expanded):
+            if not _is_own(base):
+                continue
             found[base] = base
             if os.path.basename(base) in ("labkit", f"labkit-{os.geteuid()}"):
                 found |= {path: path for path in glob.glob(f"{base}/*") + glob.glob(f"{base}/*/*")}
     return found
+
+
+def _is_own(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
 
 
 def _links(folder: str) -> list[tuple[str, str]]:
