@@ -47,6 +47,8 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 START_S = 60.0
+#: Menu, tabs, tool bar and status line; and what Chromium can draw.
+_AROUND_PX, _HIGHEST_PX = 160, 16_000
 #: What is on the console of an empty JupyterLab, too, and says nothing about a lesson.
 _HARMLESS = (
     "favicon",
@@ -167,8 +169,14 @@ class Lab:
 
     def screenshot(self, page: Any, path: Path) -> Path:
         """Write the whole notebook as PNG to ``path``: the window is made as high as the notebook is long."""
-        height = page.evaluate(_HEIGHT)
-        page.set_viewport_size({"width": self.size[0], "height": min(int(height) + 160, 16_000)})
+        height = 0
+        for _ in range(5):  # cells that were out of sight had an estimated height
+            needed = min(int(page.evaluate(_HEIGHT)) + _AROUND_PX, _HIGHEST_PX)
+            if needed == height:
+                break
+            height = needed
+            page.set_viewport_size({"width": self.size[0], "height": height})
+            page.wait_for_timeout(200)
         page.evaluate(_TO_TOP)
         page.wait_for_timeout(400)  # the notebook draws the cells that came into view with the next frames
         page.screenshot(path=str(path))
