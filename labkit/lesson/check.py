@@ -9,6 +9,7 @@ Leaves out: partial credit; a claim holds or it does not.
 from __future__ import annotations
 
 from labkit.errors import InvalidSpec, LabkitError
+from labkit.lesson.needs import Need
 
 __all__ = ["CheckFailed", "check"]
 
@@ -27,11 +28,15 @@ class CheckFailed(LabkitError, AssertionError):
 def check(claim: str, ok: object, *, got: object) -> None:
     """Print ``pass: <claim>`` if ``ok`` is true; ``got`` is what was observed, shown only when the claim is false.
 
+    A refused `Need` as ``ok`` (from ``need and ...``) prints ``not shown here: <claim>`` instead.
     Raises: CheckFailed if ``ok`` is false, InvalidSpec if ``claim`` is empty.
     """
     claim = " ".join(claim.split()).rstrip(".")
     if not claim:
         raise InvalidSpec("check() needs a claim in words, as in 'the child sees itself as PID 1'.")
+    if isinstance(ok, Need) and not ok:
+        print(f"not shown here: {claim}")
+        return
     if not ok:
         raise CheckFailed(claim, got=got)
     print(f"pass: {claim}")

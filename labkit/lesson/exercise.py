@@ -20,6 +20,7 @@ from typing import Any
 from labkit.errors import InvalidSpec, LabkitError
 from labkit.lesson.check import CheckFailed
 from labkit.lesson.display import note
+from labkit.lesson.needs import Need
 from labkit.lesson.progress import record
 
 __all__ = ["Exercise", "Step", "Verdict", "exercise"]
@@ -105,8 +106,14 @@ class Exercise:
         self._misses[verdict.missing] = earned + 1
         return dataclasses.replace(verdict, hints=verdict.hints[:earned])
 
-    def prove(self, solution: Any) -> None:
-        """Judge the author's ``solution`` and print one stable line. Raises: CheckFailed if it misses a step."""
+    def prove(self, solution: Any, *, here: Need | bool = True) -> None:
+        """Judge the author's ``solution`` and print one stable line; where ``here`` is refused, it is not tried.
+
+        Raises: CheckFailed if it misses a step.
+        """
+        if not here:
+            print("not shown here: the solution does what the exercise asks for")
+            return
         verdict = self._look(solution)
         if not verdict.passed:
             raise CheckFailed(f"the solution of {self.task!r} reaches: {verdict.missing}", got=verdict.seen)

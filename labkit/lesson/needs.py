@@ -1,0 +1,83 @@
+"""Ask what this machine allows before a lesson tries it, so that a refusal is a sentence and not an error.
+
+::
+
+    memory = lesson.needs("cgroup memory")        # true, or a note with the rule that refuses and the remedy
+    if memory:
+        end = run(Container(hog, limits=...)).exit
+    lesson.check("a process over its limit is killed", memory and end.oom_killed, got=memory and end)
+
+A refused `Need` is false, so ``memory and ...`` hands it on untouched; `labkit.lesson.check` and an exercise's ``prove`` then say
+``not shown here`` where they otherwise say ``pass``. (The tests of the notebooks take the two words for one another, and
+demand ``pass`` of the notebooks that are handed out.)
+
+The doctor answers, by trying, once a process: it takes a second or two.
+
+Leaves out: recordings of what a machine refuses.
+See: `labkit.doctor`.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from labkit.doctor import FEATURES, Report, examine
+from labkit.errors import InvalidSpec
+from labkit.lesson.display import note
+
+__all__ = ["Need", "needs", "report"]
+
+
+class Need:
+    """Whether this machine, for this user, has all of some features; false if not, and then it says why."""
+
+    def __init__(self, features: tuple[str, ...], *, answers: Report) -> None:
+        self.features = features
+        self.refused = tuple(answers[name] for name in features if answers[name].state == "no")
+
+    def __bool__(self) -> bool:
+        return not self.refused
+
+    def __repr__(self) -> str:
+        if not self.refused:
+            return f"This machine has what comes now: {', '.join(self.features)}."
+        return "Not on this machine: " + " ".join(
+            f"{item.name}. The rule: {_sentence(item.rule)} What would change it: {_sentence(item.remedy)}"
+            for item in self.refused
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return the answer as a note; IPython calls this."""
+        body = html.escape(repr(self))
+        if self.refused:
+            body += " <em>The cells below go on; where something cannot be shown, they say so.</em>"
+        return {"text/plain": repr(self), "text/html": note("not yet" if self.refused else "note", body)}
+
+
+_report: Report | None = None
+
+
+def report(*, again: bool = False) -> Report:
+    """Return the doctor's report on this machine, taken once a process, or ``again``."""
+    global _report
+    if _report is None or again:
+        _report = examine()
+    return _report
+
+
+def needs(*features: str) -> Need:
+    """Return whether this machine has ``features``, in the doctor's names (``"cgroup memory"``, ``"time namespace"``).
+
+    Raises: InvalidSpec for a name that the doctor does not know.
+    """
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or not features:
+        raise InvalidSpec(f"The doctor knows no feature {unknown or features!r}: `labkit doctor` lists their names.")
+    need = Need(features, answers=report())
+    # A busy machine makes probes miss their deadline: a refusal is worth asking for twice.
+    return need or Need(features, answers=report(again=True))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
