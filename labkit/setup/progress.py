@@ -45,6 +45,10 @@ class Progress:
         self.out = sys.stderr if out is None else out
         self.verbose = verbose
 
+    def say(self, sentence: str) -> None:
+        """Print ``sentence`` on a line of its own, between two steps."""
+        print(f"labkit: {sentence}", file=self.out, flush=True)
+
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Open step ``title``; the line is closed with the time it took, or with ``failed``, in any case."""

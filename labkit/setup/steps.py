@@ -71,7 +71,7 @@ def run(plan: Plan, progress: Progress, *, again: bool) -> bool:
     """
     tasks = plan.tasks()
     progress.total = len(tasks)
-    with _alone(plan.root):
+    with _alone(plan.root, lambda: progress.say("another set-up of this checkout is running; waiting for it")):
         if not again and all(task.is_done() for task in tasks):
             return False
         for task in tasks:
@@ -84,11 +84,18 @@ def run(plan: Plan, progress: Progress, *, again: bool) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of ``folder``: two set-ups at once would build the environment on top of each other."""
+def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of ``folder``: two set-ups at once would build the environment on top of each other.
+
+    The lock goes with the process, however it ends; ``waiting`` is called when another one holds it.
+    """
     lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock_fd)
