@@ -38,7 +38,7 @@ def no(detail: str, *, rule: str, remedy: str) -> Answer:
     return Answer("no", detail, rule, remedy)
 
 
-def expect(holds: bool, detail: str = "", *, otherwise: str) -> Answer:  # noqa: FBT001 - reads like an assertion
+def expect(detail: str = "", *, holds: bool, otherwise: str) -> Answer:
     """Yes if the effect that Linux promises was seen; else no, because the kernel only pretends to have the feature."""
     if holds:
         return yes(detail)

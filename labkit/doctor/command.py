@@ -6,6 +6,7 @@ Exit status: 0 whatever is found; with ``--lesson``, 1 if the lesson's main poin
 from __future__ import annotations
 
 import argparse
+import sys
 
 from labkit.doctor import LESSONS, LessonState, examine, needs
 
@@ -26,10 +27,11 @@ def run(args: argparse.Namespace) -> int:
     report = examine()
     lessons = report.lessons() if wanted is None else (report.lesson(wanted.lesson),)
     if args.json:
-        print(report.to_json())
+        text = report.to_json()
     else:
         names = None if wanted is None else {*wanted.requires, *wanted.uses}
-        print(report.table(only=names), "\n", *map(_line, lessons), sep="\n")
+        text = "\n".join((report.table(only=names), "", *map(_line, lessons)))
+    sys.stdout.write(text + "\n")
     return int(wanted is not None and lessons[0].state == "no")
 
 

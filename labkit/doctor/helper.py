@@ -186,7 +186,8 @@ def main(timeout_s: float) -> None:
     answered = set()
     for feature, answer in run_probes(probes, facts, timeout_s=timeout_s):
         answered.add(feature)
-        print(json.dumps([feature, *dataclasses.astuple(answer)]), flush=True)
+        sys.stdout.write(json.dumps([feature, *dataclasses.astuple(answer)]) + "\n")
+        sys.stdout.flush()
     _end_orphans()
     if not answered.issuperset(probes_cgroups.NAMES):
         remove_leftovers(lambda folder: folder != name)

@@ -223,7 +223,7 @@ def _try_clone_into(group: Cgroup) -> Answer:
         os.close(pidfd)
         born = Path(f"/proc/{pid}/cgroup").read_text()
         os.waitpid(pid, 0)
-    return expect(group.name in born, otherwise="the child was born elsewhere")
+    return expect(holds=group.name in born, otherwise="the child was born elsewhere")
 
 
 def _try_process(group: Cgroup, layout: Layout) -> dict[str, Answer]:
@@ -254,7 +254,7 @@ def _try_freeze(group: Cgroup, layout: Layout) -> Answer:
     except (LabkitError, OSError) as error:
         return no(str(error), rule="this user may not freeze groups here", remedy=DELEGATE_REMEDY)
     how = "version 1" if layout.unified is None or not group.folders.get("unified") else "version 2"
-    return expect(frozen, how, otherwise="the group did not freeze")
+    return expect(how, holds=frozen, otherwise="the group did not freeze")
 
 
 def _try_kill(group: Cgroup, layout: Layout) -> Answer:

@@ -44,7 +44,9 @@ def _capabilities(facts: Facts) -> Answer:
 def _no_new_privs(facts: Facts) -> Answer:
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
     held = prctl(Prctl.GET_NO_NEW_PRIVS) == 1
-    return expect(held, "it is set already" if facts.no_new_privs else "", otherwise="it reads 0 after it was set")
+    return expect(
+        "it is set already" if facts.no_new_privs else "", holds=held, otherwise="it reads 0 after it was set"
+    )
 
 
 def _seccomp(facts: Facts) -> Answer:

@@ -45,7 +45,7 @@ def _private(facts: Facts) -> Answer:
             scratch_folder()
             inside = Path("/proc/self/mountinfo").read_text()
             apart = "labkit-doctor" in inside and "labkit-doctor" not in outside.read()
-            return expect(apart, otherwise="a mount showed outside")
+            return expect(holds=apart, otherwise="a mount showed outside")
 
         return _with_mounts(act, facts, what="tmpfs")
 
@@ -75,7 +75,7 @@ def _pivot_root(facts: Facts) -> Answer:
             return _why_no_pivot(error, facts)
         umount2(".", Umount.DETACH)
         os.chdir("/")
-        return expect(os.listdir("/") == ["labkit-doctor"], otherwise="the root did not change")
+        return expect(holds=os.listdir("/") == ["labkit-doctor"], otherwise="the root did not change")
 
     return _with_mounts(act, facts, what="tmpfs")
 
@@ -105,7 +105,7 @@ def _overlay(facts: Facts) -> Answer:
         (folder / "merged/deleted").unlink()
         below = (folder / "lower/kept").read_text() == "from below" and (folder / "lower/deleted").exists()
         above = (folder / "merged/kept").read_text() == "changed" and os.listdir(folder / "merged") == ["kept"]
-        return expect(below and above, "copy up and whiteout", otherwise="the layers do not behave")
+        return expect("copy up and whiteout", holds=below and above, otherwise="the layers do not behave")
 
     return _with_mounts(act, facts, what="overlay")
 
@@ -124,7 +124,7 @@ def _proc(facts: Facts) -> Answer:
         status = run_child(as_pid_1)
         if status and status < 125:
             raise OSError(status, os.strerror(status))
-        return expect(status == 0, "it shows the new PID namespace alone", otherwise="it shows other processes")
+        return expect("it shows the new PID namespace alone", holds=status == 0, otherwise="it shows other processes")
 
     return _with_mounts(act, facts, what="proc", also=NS.PID)
 
@@ -134,7 +134,7 @@ def _sysfs(facts: Facts) -> Answer:
         folder = scratch_folder()
         mount("sysfs", folder, "sysfs", _SAFE | MountFlag.RDONLY)
         alone = os.listdir(f"{folder}/class/net") == ["lo"]
-        return expect(alone, "it shows the new network namespace", otherwise="it shows other interfaces")
+        return expect("it shows the new network namespace", holds=alone, otherwise="it shows other interfaces")
 
     return _with_mounts(act, facts, what="sysfs", also=NS.NET)
 

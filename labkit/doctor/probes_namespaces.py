@@ -41,7 +41,7 @@ def _user(facts: Facts) -> Answer:
         unshare(NS.UTS)
     except OSError as error:
         return why_namespace(NS.UTS, error, facts, powerful=False)
-    return expect(namespace_id("self", NS.USER) != before, "root inside", otherwise=_SAME)
+    return expect("root inside", holds=namespace_id("self", NS.USER) != before, otherwise=_SAME)
 
 
 def _nested(facts: Facts) -> Answer:
@@ -57,7 +57,7 @@ def _kind(kind: NS, effect: Callable[[], bool], facts: Facts) -> Answer:
             changed = run_child(lambda: int(not (namespace_id("self", kind) != before and effect()))) == 0
         else:
             changed = namespace_id("self", kind) != before and effect()
-        return expect(changed, otherwise=_SAME)
+        return expect(holds=changed, otherwise=_SAME)
 
     return in_namespaces(kind, facts, act)
 
@@ -106,7 +106,7 @@ def _one_id(facts: Facts) -> Answer:
     refusal = enter_user_namespace(facts)
     if refusal is not None:
         return refusal
-    return expect(os.geteuid() == 0, "uid 0 inside", otherwise=_SAME)
+    return expect("uid 0 inside", holds=os.geteuid() == 0, otherwise=_SAME)
 
 
 def _id_range(facts: Facts) -> Answer:
@@ -124,7 +124,7 @@ def _id_range(facts: Facts) -> Answer:
             return _why_range_refused(error, facts, with_helpers=with_helpers)
         mapped = child.release()
     how = "by newuidmap" if with_helpers else "written directly"
-    return expect(mapped, f"{count} ids, {how}", otherwise=_SAME)
+    return expect(f"{count} ids, {how}", holds=mapped, otherwise=_SAME)
 
 
 def _why_no_range(facts: Facts, *, powerful: bool) -> Answer:

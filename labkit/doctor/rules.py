@@ -24,6 +24,7 @@ from labkit.linux.proc import read_gid_map, read_status, read_uid_map
 from labkit.linux.syscalls import mount, umount2, unshare
 
 __all__ = [
+    "SECCOMP_REMEDY",
     "Facts",
     "read_facts",
     "reaches_kernel",
