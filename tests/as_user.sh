@@ -36,7 +36,8 @@ remove_user() {
     id=$(id -u "$user")
     # What is started while we look is seen by the next look.
     for _ in 1 2 3 4 5; do
-        pids=$(ps -u "$user" -o pid= 2>/dev/null) || break
+        pids=$(ps -u "$user" -o pid= 2>/dev/null || true)
+        [ -n "$pids" ] || break
         # shellcheck disable=SC2086  # one word a process
         kill -KILL $pids 2>/dev/null || true
         sleep 0.2
