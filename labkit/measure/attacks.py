@@ -11,75 +11,16 @@ See: capabilities(7), seccomp(2), user_namespaces(7), cgroups(7).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import TypeVar
 
-from labkit.measure.hostfacts import HostFacts
-from labkit.measure.record import Result
+from labkit.errors import InvalidSpec
+from labkit.measure.hostfacts import host_facts
+from labkit.measure.inner_python import open_package
+from labkit.measure.outcomes import Attack, AttackTable, Defence, Outcome
+from labkit.measure.scratch import scratch_folder
+from labkit.measure.siege import Level
 
 __all__ = ["ATTACKS", "DEFENCES", "Attack", "AttackTable", "Defence", "Outcome", "attack_table", "try_attack"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attack(Result):
-    """One attack: what it tries, and how its success is seen from outside."""
-
-    name: str
-    title: str
-    tries: str
-    proof: str
-
-
-@dataclass(frozen=True, slots=True)
-class Defence(Result):
-    """One level of defence; it includes all those before it. ``adds`` says what is new, in labkit's own words."""
-
-    name: str
-    title: str
-    adds: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Result):
-    """How one attack went at one level. ``succeeded`` is None where the level cannot be had here (``evidence`` says why).
-
-    ``errno`` is the kernel's answer to the attacker by name (``EPERM``), empty if no call was refused.
-    """
-
-    attack: str
-    defence: str
-    succeeded: bool | None
-    errno: str
-    evidence: str
-
-    @property
-    def verdict(self) -> str:
-        """``succeeded``, ``failed`` or ``unknown``."""
-        return "unknown" if self.succeeded is None else "succeeded" if self.succeeded else "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class AttackTable(Result):
-    """All outcomes: attacks down, defences across."""
-
-    host: HostFacts
-    attacks: tuple[Attack, ...]
-    defences: tuple[Defence, ...]
-    outcomes: tuple[Outcome, ...]
-
-    def outcome(self, attack: str, defence: str) -> Outcome:
-        """Return one cell. Raises: KeyError."""
-        return {(o.attack, o.defence): o for o in self.outcomes}[attack, defence]
-
-    def stopped_by(self, attack: str) -> Defence | None:
-        """Return the first defence from which on ``attack`` never succeeds; None if it still does at the last one."""
-        first = None
-        for defence in self.defences:
-            succeeded = self.outcome(attack, defence.name).succeeded
-            if succeeded:
-                first = None
-            elif first is None and succeeded is False:
-                first = defence
-        return first
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -112,17 +53,41 @@ DEFENCES: tuple[Defence, ...] = (
 )
 
 
-def try_attack(attack: str, defence: str, *, timeout_s: float = 10.0) -> Outcome:
+def try_attack(attack: str, defence: str) -> Outcome:
     """Try one attack at one level of defence and look from outside what became of the canary.
 
     Raises: InvalidSpec for a name that is not in `ATTACKS` or `DEFENCES`.
     """
-    raise NotImplementedError
+    return attack_table([attack], [defence]).outcomes[0]
 
 
 def attack_table(
     attacks: Iterable[str] | None = None, defences: Iterable[str] | None = None, *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Outcome], object] | None = None,
 ) -> AttackTable:  # fmt: skip
-    """Try ``attacks`` (all) at ``defences`` (all); ``progress`` is told how many of how many are done."""
-    raise NotImplementedError
+    """Try ``attacks`` (all) at ``defences`` (all), level after level; ``progress`` is given each outcome as it comes.
+
+    All of it takes a few seconds. Raises: InvalidSpec for a name that is not in `ATTACKS` or `DEFENCES`.
+    """
+    chosen_attacks = _chosen(ATTACKS, attacks, what="attack")
+    chosen_defences = _chosen(DEFENCES, defences, what="defence")
+    outcomes = []
+    with scratch_folder() as folder, open_package() as package:
+        for defence in chosen_defences:
+            with Level(defence.name, folder, package) as level:
+                for attack in chosen_attacks:
+                    outcomes.append(level.attempt(attack.name))
+                    if progress is not None:
+                        progress(outcomes[-1])
+    return AttackTable(host_facts(), chosen_attacks, chosen_defences, tuple(outcomes))
+
+
+_Named = TypeVar("_Named", Attack, Defence)
+
+
+def _chosen(known: tuple[_Named, ...], names: Iterable[str] | None, *, what: str) -> tuple[_Named, ...]:
+    wanted = [item.name for item in known] if names is None else list(names)
+    unknown = [name for name in wanted if name not in {item.name for item in known}]
+    if unknown:
+        raise InvalidSpec(f"{unknown[0]!r} is no {what}: choose among {', '.join(item.name for item in known)}.")
+    return tuple(item for item in known if item.name in wanted)
