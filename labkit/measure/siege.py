@@ -35,7 +35,7 @@ class Level:
     def __init__(self, defence: str, folder: Path, package: Path) -> None:
         self.defence = defence
         self._rung = LADDER[defence]
-        writable = folder / "writable"
+        writable = folder / f"writable-{defence}"  # each level its own: what one leaves there would bar the next
         self._stage = Stage(folder, str(writable) if self._rung.jailed else WRITABLE_INSIDE)
         self._stage.jail.mkdir(exist_ok=True)
         writable.mkdir(exist_ok=True)
