@@ -37,11 +37,12 @@ _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.container.resi
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A child that runs: its pid as the host sees it, its pidfd, and the master side of its terminal (-1: none)."""
+    """A child that runs: its pid as the host sees it, its pidfd, the master side of its terminal (-1: none), and notes."""
 
     pid: int
     pidfd: int
     tty_fd: int
+    notes: tuple[str, ...] = ()
 
 
 class LauncherClient:
@@ -95,7 +96,8 @@ class LauncherClient:
         with self._lock:
             self._send(message, fds)
             answer, received = self._receive()
-        return Answer(int(answer["pid"]), received[0], received[1] if len(received) > 1 else -1)
+        tty_fd = received[1] if len(received) > 1 else -1
+        return Answer(int(answer["pid"]), received[0], tty_fd, answer.get("notes", ()))
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(_ANSWER_TIMEOUT_S)

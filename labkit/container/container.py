@@ -108,6 +108,11 @@ class _Life:
         return self._process.terminal
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What this machine did not allow and what was done instead, one sentence each; empty before `start`."""
+        return self._process.notes
+
+    @property
     def status(self) -> Literal["created", "running", "ended"]:
         """Where in its life it is."""
         if self._process.pid == -1:
@@ -164,6 +169,9 @@ class _Life:
 
     def close(self) -> None:
         """Kill what still runs, collect it, remove the cgroup; safe to call twice."""
+        if self.cgroup is not None and self._process.running and self.cgroup.is_frozen:
+            self._process.kill()  # on v1 a frozen process dies only when it thaws; killed first, it does nothing more
+            self.cgroup.thaw()
         self._process.close()
         for process in self._execs:
             process.close()

@@ -186,7 +186,7 @@ class Launcher:
         theirs.close()
         tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd)
         self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
-        return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
+        return {"pid": pid, "notes": tuple(prepared.notes)}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
     def _finish_spawn(self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int) -> int | None:
         try:
@@ -208,9 +208,7 @@ class Launcher:
         if has_userns:
             write_maps(pid, self.preparer.maps)
         if spec.time_offset_s:
-            _write(
-                f"/proc/{pid}/timens_offsets", f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n"
-            )
+            _write_offsets(pid, spec.time_offset_s)
         if spec.oom_score_adj is not None:
             _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
         # Without the mark, a process inside a container could trace a child that is on its way in, and so reach us.
@@ -302,6 +300,15 @@ def _split_fds(request: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int,
     stdin, stdout, stderr, exit_fd, *rest = fds
     cgroup_fd = rest.pop(0) if request["has_cgroup2"] else -1
     return (stdin, stdout, stderr), exit_fd, cgroup_fd, tuple(rest)
+
+
+def _write_offsets(pid: int, offset_s: int) -> None:
+    try:
+        _write(f"/proc/{pid}/timens_offsets", f"monotonic {offset_s} 0\nboottime {offset_s} 0\n")
+    except PermissionError:
+        # EACCES: somebody is in the namespace already, and only an empty one takes offsets (time_namespaces(7)).
+        why = "this kernel enters a time namespace at once and not at execve; a newer Linux (6.3 or later) is needed"
+        raise SetupFailed("set the clock offsets", errno.EACCES, why) from None
 
 
 def _write(path: str, text: str) -> None:

@@ -8,6 +8,7 @@ See: open_tree(2), mount_setattr(2), passwd(5).
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ class Prepared:
     pair: tuple[socket.socket, ...] = ()
     steps: list[Step] = field(default_factory=list)
     error: OSError | LookupError | None = None
+    notes: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Release the detached mounts and the socket pair."""
@@ -73,7 +75,7 @@ class Preparer:
         """Return what can be done for ``spec`` so far; what went wrong is kept in it, for whoever asks for the container."""
         prepared = Prepared(name, spec)
         try:
-            prepared.trees = self._open_trees(spec)
+            prepared.trees = self._open_trees(prepared)
             prepared.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
             prepared.steps = container_steps(spec, fds, self.facts(spec, identity_roots(spec)), stage=self.stage)
@@ -104,8 +106,9 @@ class Preparer:
                     f" {sum(m.count for m in maps)} ids; an administrator can grant more in /etc/sub{what[0]}id"
                 )
 
-    def _open_trees(self, spec: Spec) -> dict[str, int]:
+    def _open_trees(self, prepared: Prepared) -> dict[str, int]:
         """Open, with the launcher's rights, every host folder that the child will mount."""
+        spec = prepared.spec
         sources = {f"lower:{i}": (path, False) for i, path in enumerate(spec.rootfs.lowers)}
         for i, mount in enumerate(spec.mounts):
             if mount.kind in ("bind", "overlay"):
@@ -113,22 +116,39 @@ class Preparer:
         trees: dict[str, int] = {}
         try:
             for name, (path, recursive) in sources.items():
-                userns_fd = self.userns_fd if name.startswith("lower:") else -1
-                trees[name] = mounts.detached_copy(path, userns_fd=userns_fd, recursive=recursive)
+                if name.startswith("lower:") and NS.USER in NS(spec.namespaces):
+                    trees[name] = self._open_lower(path, prepared)
+                else:
+                    trees[name] = mounts.detached_copy(path, recursive=recursive)
             for i, mount in enumerate(spec.mounts):
                 if mount.kind == "bind" and "ro" in mount.options:
                     mount_setattr(trees[f"mount:{i}"], "", set_attrs=MountAttr.RDONLY, recursive=True)
             if spec.rootfs.writable is not None:
-                trees["writable"] = self._open_writable(spec.rootfs.writable)
+                trees["writable"] = self._open_writable(spec)
         except OSError:
             for fd in trees.values():
                 os.close(fd)
             raise
         return trees
 
-    def _open_writable(self, path: str) -> int:
+    def _open_lower(self, path: str, prepared: Prepared) -> int:
+        """Open a layer; where its file system cannot be ID-mapped, its files belong to "nobody" inside, which is noted."""
+        try:
+            return mounts.detached_copy(path, userns_fd=self.userns_fd)
+        except OSError as error:
+            if self.userns_fd < 0 or error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+        prepared.notes.append(
+            f"{path} lies on a file system without ID-mapped mounts, so its files belong to nobody inside and cannot be"
+            " changed there; a folder on ext4, xfs or btrfs (or tmpfs since Linux 6.3) shows them as root's."
+        )
+        return mounts.detached_copy(path)
+
+    def _open_writable(self, spec: Spec) -> int:
         """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""
-        uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
+        path, uid, gid = str(spec.rootfs.writable), 0, 0
+        if NS.USER in NS(spec.namespaces):
+            uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
         for folder in (f"{path}/upper", f"{path}/work"):
             os.makedirs(folder, 0o755, exist_ok=True)
             os.chown(folder, uid, gid, follow_symlinks=False)

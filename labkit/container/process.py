@@ -102,6 +102,7 @@ class Process:
         self._started_s = 0.0
         self._exit: Exit | None = None
         self.pid = -1
+        self.notes: tuple[str, ...] = ()
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
         self.stderr: IO[bytes] | None = None
@@ -127,6 +128,7 @@ class Process:
             self._request["has_cgroup2"] = join is not None and join.v2_fd >= 0
             answer = launcher().spawn(self._request, fds)
             self.pid, self._pidfd, self._exit_pipe = answer.pid, Fd(answer.pidfd), exit_r
+            self.notes = answer.notes
             if answer.tty_fd >= 0:
                 self.terminal = open(answer.tty_fd, "r+b", buffering=0)
             on_failure.pop_all()
@@ -153,7 +155,7 @@ class Process:
     @property
     def running(self) -> bool:
         """True from `start` until the process has ended."""
-        return self.pid != -1 and self._exit is None and not self._ended(0)
+        return self.pid != -1 and self._exit is None and self._exit_pipe.number >= 0 and not self._ended(0)
 
     def _ended(self, timeout_s: float | None) -> bool:
         poll = select.poll()
