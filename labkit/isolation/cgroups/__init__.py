@@ -20,7 +20,8 @@ from labkit.isolation.cgroups.leftovers import find_leftovers, remove_leftovers
 from labkit.isolation.cgroups.limits import Limits, shares_from_weight, weight_from_shares
 from labkit.isolation.cgroups.met import LimitsMet, limits_met
 from labkit.isolation.cgroups.parent import CgroupParent, default_parent
-from labkit.isolation.cgroups.stats import Events, Pressure, PressureLine, Stats
+from labkit.isolation.cgroups.psi import Pressure, PressureLine
+from labkit.isolation.cgroups.stats import Events, Stats
 from labkit.isolation.cgroups.tree import remove_tree
 from labkit.isolation.cgroups.watch import EventWatch
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from labkit.errors import DeadlineExceeded, FeatureMissing, InvalidSpec, InvalidState, LabkitError
 from labkit.isolation.cgroups import files, tree, v1, v2
@@ -26,7 +26,8 @@ from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Layout, Version
 from labkit.isolation.cgroups.limits import NO_LIMITS, Limits, format_cpuset, parse_cpuset
 from labkit.isolation.cgroups.parent import CgroupParent, checked_name, default_parent
-from labkit.isolation.cgroups.stats import Events, Pressure, Stats, parse_pressure
+from labkit.isolation.cgroups.psi import Pressure, Resource, read_pressure
+from labkit.isolation.cgroups.stats import Events, Stats
 from labkit.isolation.cgroups.watch import EventWatch
 
 __all__ = ["Cgroup"]
@@ -104,8 +105,10 @@ class Cgroup:
     # -- making -------------------------------------------------------------------------------------------------------
 
     def _make(self, asked: Iterable[str]) -> None:
-        wanted = (_ALWAYS if self._layout.unified else _ALWAYS | _WITHOUT_UNIFIED) & self.controllers
-        self._need(wanted.union(asked), with_unified=True)
+        unified = self._layout.unified
+        has_unified = unified is not None and self._parent.reaches(unified.mount)
+        wanted = (_ALWAYS if has_unified else _ALWAYS | _WITHOUT_UNIFIED) & self.controllers
+        self._need(wanted.union(asked), with_unified=has_unified)
         if not self._folders:
             reasons = " ".join(dict.fromkeys(self.missing_controllers.values()))
             raise FeatureMissing(f"No cgroup can be made on this machine by this user. {reasons}")
@@ -122,7 +125,7 @@ class Cgroup:
                 )
             mounts.setdefault(hierarchy.mount, []).append(name)
         unified = self._layout.unified
-        if with_unified and unified is not None and self._parent.reaches(unified.mount):
+        if with_unified and unified is not None:
             mounts.setdefault(unified.mount, [])
         members = self.procs() if self._by_mount and not mounts.keys() <= self._by_mount.keys() else []
         for mount, names in mounts.items():
@@ -137,8 +140,8 @@ class Cgroup:
             folder = f"{above}/{self.name}"
             try:
                 os.mkdir(folder, 0o755)
-            except FileExistsError as error:
-                raise InvalidState(f"A cgroup {folder} exists already: choose another name.") from error
+            except OSError as error:
+                raise files.explain_mkdir(error, folder) from error
             self._by_mount[mount] = folder
         for name in names:
             self._folders[name] = folder
@@ -185,10 +188,12 @@ class Cgroup:
     def set(self, limits: Limits) -> None:
         """Make ``limits`` the group's limits; only what differs from `limits` is written, and None lifts a limit.
 
+        Less memory than is in use: v2 takes pages back and then kills, v1 takes back what it can and else refuses.
         Raises: InvalidSpec, InvalidState, FeatureMissing; then the limits stay as they were.
         """
         if limits == self.limits:
             return
+        self._check_exists()
         if "io" in self.limits.controllers() and limits.io_path != self.limits.io_path:
             self.set(replace(self.limits, io_read_bytes_per_s=None, io_write_bytes_per_s=None))  # on the old disk
         self._need(limits.controllers())
@@ -237,6 +242,7 @@ class Cgroup:
 
         Raises: InvalidState if there is no such process, FeatureMissing if this user may not move it.
         """
+        self._check_exists()
         for folder in self._by_mount.values():
             try:
                 files.write_text(f"{folder}/cgroup.procs", str(pid))
@@ -250,16 +256,18 @@ class Cgroup:
 
     def join_fds(self) -> JoinFds:
         """Return descriptors through which a child that is being made enters the group; the caller closes them."""
+        self._check_exists()
         v1_folders = (folder for folder in self._by_mount.values() if folder != self._v2_folder)
-        try:
-            return JoinFds.open(self._v2_folder, v1_folders)
-        except FileNotFoundError as error:
-            raise InvalidState(f"{self.name} cannot be joined: it has been deleted.") from error
+        return JoinFds.open(self._v2_folder, v1_folders)
 
     def procs(self) -> list[int]:
         """Return the PIDs in the group (not in groups below it)."""
         folder = self._any_folder()
         return [] if folder is None else files.read_pids(f"{folder}/cgroup.procs")
+
+    def _check_exists(self) -> None:
+        if self._deleted:
+            raise InvalidState(f"The cgroup {self.name} has been deleted.")
 
     def _any_folder(self) -> str | None:
         return self._v2_folder or next(iter(self._by_mount.values()), None)
@@ -269,6 +277,7 @@ class Cgroup:
 
         Raises: DeadlineExceeded, InvalidState if this process itself is in the group.
         """
+        self._check_exists()
         if os.getpid() in self.procs():
             raise InvalidState(f"This process is in {self.name}: frozen, it could never thaw itself.")
         if self._v2_folder is not None:
@@ -278,6 +287,7 @@ class Cgroup:
 
     def thaw(self) -> None:
         """Let the processes go on where they were stopped."""
+        self._check_exists()
         if self._v2_folder is not None:
             v2.thaw(self._v2_folder)
         else:
@@ -323,20 +333,13 @@ class Cgroup:
         old = {name: folder for name, folder in self._folders.items() if folder != self._v2_folder}
         return v1.read_stats(old).completed_by(counted) if old else counted
 
-    def pressure(self, resource: Literal["cpu", "memory", "io"]) -> Pressure:
+    def pressure(self, resource: Resource) -> Pressure:
         """Return how long tasks had to wait for ``resource``; v1 knows only the whole machine (``scope``).
 
         Raises: FeatureMissing if the kernel keeps no pressure at all.
         """
-        if resource not in ("cpu", "memory", "io"):
-            raise InvalidSpec(f"There is no pressure of {resource!r}: ask for cpu, memory or io.")
-        text = None if self._v2_folder is None else files.try_read(f"{self._v2_folder}/{resource}.pressure")
-        if text:
-            return parse_pressure(text, resource=resource, scope="cgroup")
-        text = files.try_read(f"/proc/pressure/{resource}")
-        if not text:
-            raise FeatureMissing("This kernel keeps no pressure (PSI).", remedy="Boot it with psi=1.")
-        return parse_pressure(text, resource=resource, scope="machine")
+        self._check_exists()
+        return read_pressure(self._v2_folder, resource)
 
     @property
     def events(self) -> Events:

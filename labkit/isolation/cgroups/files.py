@@ -14,7 +14,7 @@ import os
 
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, LabkitError
 
-__all__ = ["read_number", "read_pids", "read_text", "try_read", "write_limit", "write_text"]
+__all__ = ["explain_mkdir", "read_number", "read_pids", "read_text", "try_read", "write_limit", "write_text"]
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,17 @@ def write_limit(path: str, text: str) -> None:
         write_text(path, text)
     except OSError as error:
         raise _explain(error, path, text) from error
+
+
+def explain_mkdir(error: OSError, folder: str) -> LabkitError:
+    """Return the sentence for an mkdir(2) of the cgroup ``folder`` that failed."""
+    if error.errno == errno.EEXIST:
+        return InvalidState(f"A cgroup {folder} exists already: choose another name.")
+    if error.errno == errno.ENOENT:
+        return InvalidState(f"The cgroup {os.path.dirname(folder)} was removed by somebody else.")
+    return FeatureMissing(
+        f"The cgroup {folder} cannot be made ({error.strerror}).", remedy="See cgroup.max.descendants."
+    )
 
 
 def _explain(error: OSError, path: str, text: str) -> LabkitError:

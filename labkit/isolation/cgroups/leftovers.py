@@ -31,8 +31,13 @@ def remove_leftovers(is_alive: Callable[[str], bool] | None = None) -> list[Path
     errors: list[Exception] = []
     for folder in find_leftovers(is_alive):
         try:
-            remove_tree(folder)
+            # Locked while it is removed: a program that is just making it waits, sees it gone and makes it again.
+            with Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
             removed.append(folder)
+        except (FileNotFoundError, BlockingIOError):
+            continue  # somebody else was faster
         except (OSError, TimeoutError) as error:
             errors.append(error)
     for base in find_places(read_layout()).bases.values() if removed else ():

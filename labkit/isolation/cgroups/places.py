@@ -68,13 +68,12 @@ def find_places(layout: Layout) -> Places:
         else:
             refused |= dict.fromkeys(hierarchy.controllers, base)
     usable = frozenset(name for base in bases.values() for name in base.controllers)
-    missing = {name: refused.get(name, _absent(name, layout)) for name in _relevant(layout) if name not in usable}
+    # The v2 tree counts CPU time and freezes without a controller.
+    needed = set(CONTROLLERS) - (
+        {"cpuacct", "freezer"} if any(b.hierarchy.version == 2 for b in bases.values()) else set()
+    )
+    missing = {name: refused.get(name, _absent(name, layout)) for name in CONTROLLERS if name in needed - usable}
     return Places(bases, usable, missing)
-
-
-def _relevant(layout: Layout) -> tuple[str, ...]:
-    # v2 counts CPU time and freezes without a controller.
-    return CONTROLLERS if layout.unified is None else tuple(c for c in CONTROLLERS if c not in ("cpuacct", "freezer"))
 
 
 def _absent(controller: str, layout: Layout) -> str:

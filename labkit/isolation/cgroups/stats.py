@@ -1,20 +1,17 @@
-"""What a cgroup has used: counters, pressure and events, read from files and turned into numbers with units.
+"""What a cgroup has used: counters and events, read from files and turned into numbers with units.
 
 Three forms of file occur: one number (``memory.current``), a number after each key (``cpu.stat``, ``memory.events``),
 and keys nested under a device (``io.stat``). A counter that this kernel does not keep is ``None``, never 0.
 
 Leaves out: the 50 lines of ``memory.stat``, per-CPU and per-NUMA-node figures, operations a second.
-See: Documentation/admin-guide/cgroup-v2.rst, Documentation/accounting/psi.rst.
+See: Documentation/admin-guide/cgroup-v2.rst; `psi` for pressure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
 
-from labkit.errors import FeatureMissing
-
-__all__ = ["Events", "Pressure", "PressureLine", "Stats", "parse_keyed", "parse_pressure", "sum_nested"]
+__all__ = ["Events", "Stats", "parse_keyed", "sum_nested"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +68,6 @@ class Events:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PressureLine:
-    """Share of wall time lost to waiting, averaged over 10, 60 and 300 s, and the total since the group was made."""
-
-    avg10_percent: float
-    avg60_percent: float
-    avg300_percent: float
-    total_usec: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """Pressure stall information: ``some`` task waited, or all (``full``) did.
-
-    ``scope`` says whose waiting it is: v1 keeps none per cgroup, so there labkit shows that of the whole machine.
-    """
-
-    resource: str
-    scope: Literal["cgroup", "machine"]
-    some: PressureLine
-    full: PressureLine | None
-
-
 def parse_keyed(text: str) -> dict[str, int]:
     """Return ``{"usage_usec": 7, ...}`` of a file with one key and one number a line; other lines are left out."""
     numbers: dict[str, int] = {}
@@ -109,26 +83,6 @@ def sum_nested(text: str, key: str) -> int:
     prefix = key + "="
     words = (word for line in text.splitlines() for word in line.split() if word.startswith(prefix))
     return sum(int(word[len(prefix) :]) for word in words)
-
-
-def parse_pressure(text: str, *, resource: str, scope: Literal["cgroup", "machine"]) -> Pressure:
-    """Return the two lines of a pressure file as numbers.
-
-    Raises: FeatureMissing if there is no ``some`` line (PSI switched off for this group).
-    """
-    lines: dict[str, PressureLine] = {}
-    for line in text.splitlines():
-        kind, *words = line.split()
-        values = dict(word.split("=", 1) for word in words)
-        lines[kind] = PressureLine(
-            avg10_percent=float(values["avg10"]),
-            avg60_percent=float(values["avg60"]),
-            avg300_percent=float(values["avg300"]),
-            total_usec=int(values["total"]),
-        )
-    if "some" not in lines:
-        raise FeatureMissing(f"The kernel reports no {resource} pressure here.", remedy="Boot it with psi=1.")
-    return Pressure(resource=resource, scope=scope, some=lines["some"], full=lines.get("full"))
 
 
 def _first(value: int | None, other: int | None) -> int | None:

@@ -105,8 +105,8 @@ def read_stats(folders: Mapping[str, str]) -> Stats:
         stats = replace(
             stats,
             cpu_usage_usec=_div(files.read_number(f"{folder}/cpuacct.usage"), 1000),
-            cpu_user_usec=ticks.get("user", 0) * _USEC_PER_TICK,
-            cpu_system_usec=ticks.get("system", 0) * _USEC_PER_TICK,
+            cpu_user_usec=_times(ticks.get("user"), _USEC_PER_TICK),
+            cpu_system_usec=_times(ticks.get("system"), _USEC_PER_TICK),
         )
     if folder := folders.get("io"):
         stats = _with_io(stats, folder)
@@ -127,8 +127,10 @@ def _with_memory(stats: Stats, folder: str) -> Stats:
 
 
 def _with_io(stats: Stats, folder: str) -> Stats:
-    lines = (files.try_read(f"{folder}/blkio.throttle.io_service_bytes") or "").splitlines()
-    words = [line.split() for line in lines]
+    text = files.try_read(f"{folder}/blkio.throttle.io_service_bytes")
+    if text is None:
+        return stats
+    words = [line.split() for line in text.splitlines()]
     read, written = (
         sum(int(fields[2]) for fields in words if len(fields) == 3 and fields[1] == kind) for kind in ("Read", "Write")
     )
@@ -172,6 +174,10 @@ def thaw(folder: str) -> None:
 def is_frozen(folder: str) -> bool:
     """Tell whether every process of the freezer group ``folder`` has stopped."""
     return (files.try_read(f"{folder}/freezer.state") or "").strip() == "FROZEN"
+
+
+def _times(value: int | None, by: int) -> int | None:
+    return None if value is None else value * by
 
 
 def _div(value: int | None, by: int) -> int | None:

@@ -121,6 +121,22 @@ def test_a_refused_set_leaves_the_limits_as_they_were(parent: CgroupParent) -> N
         assert cat(group.folders["pids"] / "pids.max") == "7"
 
 
+def test_less_memory_than_is_in_use_is_refused_on_v1_and_ends_in_a_kill_on_v2(parent: CgroupParent) -> None:
+    hold = "x = bytearray(48 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('full', flush=True)\n" + SLEEP
+    with Cgroup.create(parent, Limits(memory_bytes=64 * MIB, swap_bytes=0)) as group, running(group, hold) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"full\n"
+        less = Limits(memory_bytes=16 * MIB, swap_bytes=0)
+        if group.version == "v2":
+            group.set(less)
+            assert child.wait(timeout=20) == -9
+            assert group.stats().oom_kills == 1
+            return
+        with pytest.raises(InvalidState, match="could not take enough back"):
+            group.set(less)
+        assert group.limits.memory_bytes == 64 * MIB
+        assert cat(group.folders["memory"] / "memory.limit_in_bytes") == str(64 * MIB)
+
+
 def test_memory_high_is_set_on_v2_and_refused_by_name_on_v1(parent: CgroupParent) -> None:
     if parent.version == "v2":
         with Cgroup.create(parent, Limits(memory_high_bytes=32 * MIB)) as group:
@@ -181,8 +197,13 @@ def test_deleting_twice_is_safe_and_a_deleted_group_says_so(parent: CgroupParent
     assert group.procs() == []
     with pytest.raises(InvalidState, match="deleted"):
         group.set(Limits(pids=3))
-    with pytest.raises(InvalidState, match="deleted"):
-        group.join_fds()
+    for action in (group.join_fds, group.freeze, group.thaw, lambda: group.attach(1), lambda: group.pressure("cpu")):
+        with pytest.raises(InvalidState, match="deleted"):
+            action()
+    assert group.stats().pids is None
+    assert not group.events.populated
+    group.kill()
+    group.wait_empty(0.1)
 
 
 def test_delete_kills_what_still_runs_in_the_group(parent: CgroupParent) -> None:

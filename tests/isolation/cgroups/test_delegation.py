@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits
-from tests.support import requires
+from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits, remove_tree
+from tests.support import in_child, requires
 
 from .helpers import cat
 
@@ -34,3 +34,41 @@ def test_controllers_stay_enabled_while_other_groups_may_rely_on_them() -> None:
         other.rmdir()
         for name in set(cat(control).split()) - set(before.split()):
             control.write_text(f"-{name}")
+
+
+def _use_labkit_as_root_of_a_container() -> dict[str, str]:
+    import os
+    from pathlib import Path
+
+    from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits
+    from labkit.linux.constants import NS, MountFlag
+    from labkit.linux.syscalls import mount, unshare
+
+    outside = Path("/sys/fs/cgroup", f"labkit-test-{os.getpid()}")
+    outside.mkdir()
+    (outside / "cgroup.procs").write_text("0")
+    unshare(NS.CGROUP | NS.MNT)
+    mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE)
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlag(0))
+    with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=5)) as group:
+        inside = {"folder": str(group.folders["pids"].parent.parent), "own": Path("/proc/self/cgroup").read_text()}
+    inside["own afterwards"] = Path("/proc/self/cgroup").read_text()
+    inside["left"] = " ".join(entry.name for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())
+    inside["outside"] = str(outside)
+    return inside
+
+
+@requires("root", "cgroup2:memory")
+def test_root_of_a_cgroup_namespace_is_not_root_of_the_tree_and_makes_room_in_a_leaf() -> None:
+    control = Path("/sys/fs/cgroup/cgroup.subtree_control")
+    before = cat(control)
+    control.write_text("+cpu +memory +pids")  # a container manager gives its containers controllers
+    try:
+        seen = in_child(_use_labkit_as_root_of_a_container)
+        remove_tree(seen["outside"])
+    finally:
+        for name in set(cat(control).split()) - set(before.split()):
+            control.write_text(f"-{name}")
+    assert seen["folder"] == "/sys/fs/cgroup"
+    assert seen["own"] == "0::/labkit-leaf\n"
+    assert (seen["own afterwards"], seen["left"]) == ("0::/\n", "")

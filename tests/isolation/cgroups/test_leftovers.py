@@ -75,8 +75,12 @@ def test_cleaning_up_after_a_killed_program_disables_what_it_enabled_at_the_top(
     assert others or cat(control) in ("", before)
 
 
-def test_one_folder_that_cannot_be_removed_does_not_save_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"/sys/fs/cgroup/labkit-{letter}" for letter in "abc"]
+def test_one_folder_that_cannot_be_removed_does_not_save_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [f"{tmp_path}/labkit-{letter}" for letter in "abc"]
+    for name in names:
+        os.mkdir(name)
     tried: list[str] = []
 
     def remove(folder: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits, LimitsMet, limits_met
 from tests.support import requires
 
-from .helpers import BURN, running, wait_until
+from .helpers import BURN, favour, running, wait_until
 
 pytestmark = requires("cgroups")
 MIB = 1 << 20
@@ -36,6 +36,7 @@ def test_the_pids_limit_is_met_by_a_refused_fork(parent: CgroupParent) -> None:
 def test_the_cpu_limit_is_met_by_waiting_and_in_the_same_unit_as_the_statistics(parent: CgroupParent) -> None:
     with Cgroup.create(parent, Limits(cpus=0.1)) as group:
         with running(group, BURN):
+            favour(group)
             wait_until(lambda: limits_met(group).throttled_usec > 100_000)
         group.wait_empty(5)
         time.sleep(0.11)  # the period in which it was killed still ends

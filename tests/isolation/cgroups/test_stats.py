@@ -1,32 +1,10 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.errors import FeatureMissing
 from labkit.isolation.cgroups import Stats
-from labkit.isolation.cgroups.stats import Events, parse_keyed, parse_pressure, sum_nested
-
-PSI = """some avg10=1.50 avg60=0.25 avg300=0.01 total=860961
-full avg10=0.00 avg60=0.00 avg300=0.00 total=7
-"""
-
-
-def test_both_lines_of_a_pressure_file_become_numbers() -> None:
-    seen = parse_pressure(PSI, resource="cpu", scope="cgroup")
-    assert seen.some.avg10_percent == 1.5
-    assert seen.some.total_usec == 860961
-    assert seen.full is not None and seen.full.total_usec == 7
-
-
-def test_the_cpu_pressure_of_older_kernels_has_no_full_line() -> None:
-    assert parse_pressure(PSI.splitlines()[0], resource="cpu", scope="machine").full is None
-
-
-def test_an_empty_pressure_file_is_a_feature_that_is_missing() -> None:
-    with pytest.raises(FeatureMissing, match="psi=1"):
-        parse_pressure("", resource="io", scope="cgroup")
+from labkit.isolation.cgroups.stats import Events, parse_keyed, sum_nested
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}\Z", fullmatch=True), st.integers(0, 2**64)))
