@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PARTS", "Part", "cache_folder", "find_busybox", "find_program", "is_static", "missing", "search_path"]
+__all__ = [
+    "PARTS",
+    "SBIN_FOLDERS",
+    "Part",
+    "cache_folder",
+    "find_busybox",
+    "find_program",
+    "is_static",
+    "missing",
+    "search_path",
+]
 
 _LIBRARY_FOLDERS = (
     "/lib",
@@ -28,7 +38,7 @@ _LIBRARY_FOLDERS = (
     "/lib/*-linux-*",
     "/usr/lib/*-linux-*",
 )
-_SBIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+SBIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PT_INTERP = 3  # linux/elf.h
 
 
@@ -53,7 +63,7 @@ def cache_folder() -> Path:
 def search_path(path: str) -> str:
     """Return the PATH ``path`` with the folders added in which a part may also lie, last so that nothing is shadowed."""
     unpacked = [str(cache_folder() / "parts" / name) for name in ("usr/bin", "usr/sbin", "bin")]
-    return os.pathsep.join(dict.fromkeys([*path.split(os.pathsep), *_SBIN_FOLDERS, *unpacked]))
+    return os.pathsep.join(dict.fromkeys([*path.split(os.pathsep), *SBIN_FOLDERS, *unpacked]))
 
 
 def find_program(*names: str) -> Path | None:
@@ -104,6 +114,7 @@ def _named(apt: str, *, dnf: str = "", pacman: str = "", zypper: str = "", apk: 
     return {"apt-get": apt, "dnf": dnf or apt, "pacman": pacman or apt, "zypper": zypper or apt, "apk": apk or apt}
 
 
+_WITNESS = "an independent witness of the tests"
 PARTS = (
     Part(
         "busybox",
@@ -134,6 +145,15 @@ PARTS = (
     Part("bwrap", "a peer in the start-up race", _program("bwrap"), _named("bubblewrap"), portable=True),
     Part("runc", "a peer in the start-up race", _program("runc"), _named("runc"), portable=True),
     Part("crun", "a peer in the start-up race", _program("crun"), _named("crun")),
+    Part("ps", _WITNESS, _program("ps"), _named("procps", dnf="procps-ng", pacman="procps-ng"), for_tests=True),
+    Part(
+        "capsh",
+        _WITNESS,
+        _program("capsh"),
+        _named("libcap2-bin", dnf="libcap", pacman="libcap", zypper="libcap-progs", apk="libcap-utils"),
+        for_tests=True,
+    ),
+    Part("strace", _WITNESS, _program("strace"), _named("strace"), for_tests=True),
     Part(
         "chromium",
         "tests of the lessons in a browser",

@@ -32,8 +32,9 @@ from labkit.setup import apt, kernelspec, parts, venv
 from labkit.setup.progress import Progress, Step
 from labkit.setup.stamp import Stamps, key_of
 
-__all__ = ["Plan", "Task", "checkout_folder", "run"]
+__all__ = ["Plan", "Task", "checkout_folder", "run", "today"]
 
+_PIP_INSTALL = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _PIP_REMEDY = "Its own words stand above; check the network, then run `make setup` again: it goes on from there."
 _MANAGERS = {
     "apt-get": "apt-get install",
@@ -81,6 +82,11 @@ def run(plan: Plan, progress: Progress, *, again: bool) -> bool:
                 else:
                     step.result = "already done"
     return True
+
+
+def today() -> str:
+    """Return the date that the stamp of parts which failed to come is good for."""
+    return date.today().isoformat()
 
 
 @contextmanager
@@ -139,7 +145,10 @@ class Plan:
         portable = [part.packages["apt-get"] for part in lacking if part.portable]
         if portable and apt.can_download():
             step.announce(f"{', '.join(portable)} without root")
-            reasons |= apt.download(portable, parts.cache_folder() / "parts", step)
+            try:
+                reasons |= apt.download(portable, parts.cache_folder() / "parts", step)
+            except OSError as error:
+                reasons |= dict.fromkeys(portable, f"{error.filename}: {error.strerror}")
         lacking = parts.missing(self.parts)
         step.notes += [_explain(part, reasons.get(part.packages["apt-get"], "")) for part in lacking]
         if not lacking and not packages:
@@ -158,7 +167,7 @@ class Plan:
     def _parts_keys(self, lacking: list[parts.Part]) -> tuple[str, str]:
         """Return the stamp for parts that cannot be had here, and the one, good for today, for parts that failed to come."""
         names = [f"{part.name} {part.portable}" for part in lacking]
-        return key_of(str(os.geteuid()), *names), key_of(str(os.geteuid()), date.today().isoformat(), *names)
+        return key_of(str(os.geteuid()), *names), key_of(str(os.geteuid()), today(), *names)
 
     def _remember_tried(self, lacking: list[parts.Part], *, failed: bool) -> None:
         try:
@@ -180,20 +189,9 @@ class Plan:
     def _install_packages(self, step: Step) -> None:
         self._check_writable()
         what = ".[dev]" if self.dev else "."
-        command = [
-            str(self.python),
-            "-I",
-            "-m",
-            "pip",
-            "install",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-        ]
         # PIP_USER in a student's settings would send the packages past the environment.
         step.run(
-            [*command, "--editable", what],
+            [str(self.python), *_PIP_INSTALL, "--editable", what],
             what="pip could not install the packages",
             remedy=_PIP_REMEDY,
             env={"PIP_USER": "0"},
@@ -211,7 +209,7 @@ class Plan:
     def _install_kernelspec(self, step: Step) -> None:
         self._check_writable()
         kernelspec.install(self.folder, self.python)
-        step.result = f"{kernelspec.DISPLAY_NAME}"
+        step.result = kernelspec.DISPLAY_NAME
 
     def _check_writable(self) -> None:
         """Raises: FeatureMissing when this user can write neither the environment nor the folder it goes into."""

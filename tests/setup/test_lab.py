@@ -1,0 +1,116 @@
+"""`make lab`: the options of the server, and the real server asked over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from labkit.setup import lab
+from tests.support import PROJECT
+
+VENV = PROJECT / ".venv"
+
+
+def options(*, euid: int = 1000, **environ: str) -> list[str]:
+    """Return the server's options on such a machine."""
+    return lab.server_arguments(Path("/notebooks"), euid=euid, environ=environ)
+
+
+def test_a_browser_opens_only_where_there_is_a_display() -> None:
+    assert "--no-browser" in options(TERM="xterm")
+    for display in ({"DISPLAY": ":0"}, {"WAYLAND_DISPLAY": "wayland-0"}):
+        assert "--no-browser" not in options(**display)
+
+
+def test_root_is_allowed_only_for_root() -> None:
+    assert "--allow-root" in options(euid=0)
+    assert "--allow-root" not in options(euid=1000)
+
+
+def test_every_start_has_a_token_of_its_own() -> None:
+    tokens = [next(word for word in options() if "token=" in word) for _ in range(2)]
+    assert tokens[0] != tokens[1]
+    assert re.fullmatch(r"--IdentityProvider\.token=[0-9a-f]{48}", tokens[0])
+
+
+def test_the_address_leads_to_lesson_00_and_has_no_empty_token() -> None:
+    assert lab.address_of("http://localhost:8888/", "abc").endswith(":8888/lab/tree/00_start_here.ipynb?token=abc")
+    assert lab.address_of("http://localhost:8888/", "").endswith("00_start_here.ipynb")
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], home: Path) -> Iterator[tuple[str, list[str]]]:
+    """Start a Jupyter server; yield the address it printed, and the lines printed until then."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment |= {"HOME": str(home), "JUPYTER_RUNTIME_DIR": str(home / "run"), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            found = re.search(r"http://\S+", line)
+            if found:
+                yield found.group(), lines
+                break
+        else:
+            pytest.fail("the server ended:\n" + "\n".join(lines))
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def answer(url: str, *, timeout_s: float = 20.0) -> tuple[int, bytes]:
+    """Return status and body; the socket may need a moment after the address is printed."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=timeout_s) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.02)
+
+
+def test_the_server_answers_shows_one_kernel_and_keeps_strangers_out(tmp_path: Path) -> None:
+    with started([sys.executable, "-m", "labkit.setup.lab"], tmp_path) as (address, lines):
+        base, _, token = address.partition("/lab/tree/00_start_here.ipynb?token=")
+        assert answer(address)[0] == 200
+        assert answer(f"{base}/api/contents")[0] == 403
+        kernels = json.loads(answer(f"{base}/api/kernelspecs?token={token}")[1])["kernelspecs"]
+        assert set(kernels) <= {"labkit"}
+        shown = json.loads(answer(f"{base}/api/contents?token={token}")[1])["content"]
+        on_disk = {path.name for path in (PROJECT / "notebooks").iterdir() if not path.name.startswith(".")}
+        assert {entry["name"] for entry in shown} == {name for name in on_disk if name != "__pycache__"}
+    said = [line for line in lines if line.strip()]
+    assert said == ["labkit: JupyterLab is ready. If no browser opens, open this address:", f"    {address}"]
+
+
+@pytest.mark.skipif(Path(sys.prefix) != VENV, reason="this is not the environment that `make` made")
+def test_make_lab_answers_within_five_seconds_once_set_up(tmp_path: Path) -> None:
+    """The must of the course; the better of two, since the machine runs other things, too."""
+    took_s = []
+    for _ in range(2):
+        started_s = time.monotonic()
+        with started(["make", "lab"], tmp_path) as (address, _lines):
+            assert answer(address)[0] == 200
+            took_s.append(time.monotonic() - started_s)
+    assert min(took_s) < 5.0, took_s
