@@ -7,6 +7,9 @@
 #   run "user"  with a range in /etc/subuid and with cgroups that root has given to it
 #   run "bare"  without either, and only the tests marked `bare`
 #
+# The user's .venv/ is kept in ours until the packages or the set-up change, because making it takes most of the time;
+# with CI or LABKIT_FRESH_USER set it is made anew.
+#
 # LABKIT_FEATURE_REPORT (a folder that everybody may write to) collects what the runs counted.
 # See: useradd(8), subuid(5), setpriv(1), tests/support/delegation.py
 set -eu
@@ -30,6 +33,13 @@ done
 
 processes_of_user() { ps -u "$user" -o pid= -o comm= 2>/dev/null || true; }
 
+keep_venv() {
+    rm -rf "$kept_venvs"
+    mkdir -p "$kept_venvs"
+    chown -R root: "$copy/.venv"
+    mv "$copy/.venv" "$kept_venvs/$venv_key"
+}
+
 remove_user() {
     trap - EXIT INT TERM
     getent passwd "$user" >/dev/null || return 0
@@ -42,6 +52,7 @@ remove_user() {
         kill -KILL $pids 2>/dev/null || true
         sleep 0.2
     done
+    if [ -n "$venv_key" ]; then keep_venv || rm -rf "$kept_venvs"; fi
     find /tmp /var/tmp /dev/shm -maxdepth 1 -user "$id" -exec rm -rf {} + 2>/dev/null || true
     userdel --remove "$user" 2>/dev/null || userdel "$user"
     for file in /etc/subuid /etc/subgid; do
@@ -53,6 +64,8 @@ remove_user() {
 exec 9</run
 flock -w 1800 9 || { say "another run of these tests has been going on for half an hour"; exit 1; }
 
+kept_venvs=$root/.venv/as-user
+venv_key= # set once there is an environment worth keeping
 missing_files=
 for file in /etc/subuid /etc/subgid; do [ -e "$file" ] || missing_files="$missing_files $file"; done
 if getent passwd "$user" >/dev/null; then
@@ -97,7 +110,13 @@ cd "$copy"
 enter=
 started=$(date +%s)
 say "$user sets the course up in $copy"
+key=$(cat pyproject.toml labkit/setup/*.py labkit/setup/bootstrap.sh | cksum | tr ' ' -)
+if [ -d "$kept_venvs/$key" ] && [ -z "${CI:-}${LABKIT_FRESH_USER:-}" ]; then
+    mv "$kept_venvs/$key" .venv
+    chown -R "$user:" .venv
+fi
 as_user "$setup_timeout_s" make setup ARGS=--dev
+venv_key=$key
 say "that took $(($(date +%s) - started)) s"
 
 # pytest's status 5: the arguments chose no test, which a part of the tests may well do.

@@ -48,11 +48,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
 
 
 def _left_at_the_end(session: pytest.Session) -> list[str]:
-    container, cgroups = (sys.modules.get(f"labkit.{name}") for name in ("container", "isolation.cgroups"))
-    if container is not None:
-        container.shutdown()
-    if cgroups is not None:
-        cgroups.default_parent().close()
+    client, parent = (sys.modules.get(f"labkit.{name}") for name in ("container.client", "isolation.cgroups.parent"))
+    if client is not None:
+        client.shutdown()
+    if parent is not None:
+        parent.default_parent().close()
     before = session.config.stash.get(_AT_START, None)
     if before is None:
         return []

@@ -12,6 +12,7 @@ from labkit.linux import syscalls
 from labkit.linux.constants import NS, NS_FILES, CloneFlag, MountFlag, OpenTreeFlag, Prctl, Umount
 from tests.support import in_child, requires
 
+pytestmark = pytest.mark.bare
 KINDS = {
     NS.USER: "userns",
     NS.MNT: "mount-namespace",

@@ -110,7 +110,8 @@ class FeatureReport:
         item.user_properties.append(("requires", wanted))
         item.user_properties.append(("missing", missing))
         if missing:
-            pytest.skip("needs " + "; ".join(f"{name} ({probe(name).why_not})" for name in missing))
+            reason = "needs " + "; ".join(f"{name} ({probe(name).why_not})" for name in missing)
+            raise pytest.skip.Exception(reason, _use_item_location=True)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one phase of a test."""
