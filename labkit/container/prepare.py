@@ -94,7 +94,7 @@ class Preparer:
         if identity is not None and has_userns:
             self._check_mapped(identity)
         permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
-        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: self.name}
+        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: os.path.dirname(self.stage)}
         v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
         return Facts(identity, self.last_capability, permitted, v1, marks)
 

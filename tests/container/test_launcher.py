@@ -51,7 +51,7 @@ def descendants(name: str, launcher_pid: int) -> list[int]:
         state, parent = text.rpartition(")")[2].split()[:2]
         if state != "Z":
             parents[int(entry)] = int(parent)
-    found = {pid for pid, mark in leftovers.marked_processes() if mark == name} | {launcher_pid} & parents.keys()
+    found = {pid for pid, mark in leftovers.marked_processes() if os.path.basename(mark) == name} | {launcher_pid} & parents.keys()
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found)
@@ -96,7 +96,7 @@ def test_what_a_program_without_pid_namespace_leaves_is_ended_with_it() -> None:
     with Namespaced(["sh", "-c", "setsid sleep 43 & echo $!"], namespaces=NS.UTS) as process:
         process.start()
         process.communicate(timeout_s=10)
-        pids = [pid for pid, mark in leftovers.marked_processes() if mark == client.launcher().name]
+        pids = [pid for pid, mark in leftovers.marked_processes() if mark == client.launcher().folder]
         assert pids == []
 
 
