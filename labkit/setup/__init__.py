@@ -2,5 +2,5 @@
 
 Only `labkit.setup.lab` needs anything beyond the standard library: the rest runs before there is an environment.
 
-See: docs/adr/0002-one-environment.md, docs/adr/0003-set-up-without-root.md.
+See: docs/adr/0002, 0003 and 0004.
 """
