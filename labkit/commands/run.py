@@ -127,7 +127,7 @@ def _limits_met(ended: Exit, limits: Limits, *, time_limit_s: float | None) -> s
     if ended.oom_killed:
         met.append(f"oom_killed at {units.format_bytes(limits.memory_bytes or 0)}")
     if ended.pids_limit_hits:
-        met.append(f"pids limit of {limits.pids} hit {ended.pids_limit_hits} times")
+        met.append(f"pids limit of {limits.pids} hit ({ended.pids_limit_hits} times)")
     if ended.throttled_usec:
         met.append(f"throttled for {ended.throttled_usec / 1e6:.1f} s at {limits.cpus:g} CPUs")
     return ", ".join(met)
