@@ -79,13 +79,13 @@ class Violation:
 class Lab:
     """JupyterLab over ``root_dir`` and a browser for it.
 
-    ``command`` starts the server (default: this Python's ``jupyter lab``), ``environ`` is added to its environment, ``dark``
+    ``command`` starts the server (default: this Python's JupyterLab), ``environ`` is added to its environment, ``dark``
     chooses the theme, ``kernel_python`` installs a plain kernelspec ``labkit`` of that Python for this server alone
     (default: this Python; None uses what is installed).
     """
 
     root_dir: Path
-    command: Sequence[str] = (sys.executable, "-m", "jupyter", "lab")
+    command: Sequence[str] = (sys.executable, "-m", "jupyterlab")
     environ: Mapping[str, str] = field(default_factory=dict)
     dark: bool = False
     kernel_python: str | None = sys.executable
@@ -142,11 +142,8 @@ class Lab:
     def run_all(self, page: Any, *, timeout_s: float = 120.0) -> int:
         """Restart and run all cells; return how many code cells ran. Raises: CellsFailed, or playwright's TimeoutError."""
         page.evaluate(_RESTART)
-        page.evaluate(
-            "() => { window.labRan = window.jupyterapp.commands.execute('notebook:run-all-cells'); return null; }"
-        )
-        page.wait_for_function(_ALL_RAN, timeout=timeout_s * 1000, polling=200)
-        failed = page.evaluate(_ERRORS)
+        _run_command(page, "notebook:run-all-cells", timeout_s=timeout_s)
+        failed = page.evaluate(_FAILED)
         if failed:
             raise CellsFailed(f"{len(failed)} cell(s) failed:\n" + "\n".join(failed))
         return int(
@@ -158,9 +155,7 @@ class Lab:
     def run_cell(self, page: Any, index: int, *, timeout_s: float = 60.0) -> None:
         """Run one cell (0 is the first, prose counts) and wait until it has run."""
         page.evaluate(_SELECT, index)
-        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); return null; }")
-        page.wait_for_timeout(50)
-        page.wait_for_function(_IDLE, timeout=timeout_s * 1000, polling=100)
+        _run_command(page, "notebook:run-cell", timeout_s=timeout_s)
 
     def delete_cell(self, page: Any, index: int) -> None:
         """Delete one cell, as with the key D twice."""
@@ -216,7 +211,7 @@ class Lab:
         environ = os.environ | {
             "JUPYTER_CONFIG_DIR": str(folders["config"]),
             "JUPYTER_RUNTIME_DIR": str(folders["runtime"]),
-            "JUPYTER_PATH": str(folders["data"]),
+            "JUPYTER_PATH": os.pathsep.join(filter(None, (str(folders["data"]), os.environ.get("JUPYTER_PATH")))),
             "JUPYTERLAB_SETTINGS_DIR": str(folders["settings"]),
             "JUPYTERLAB_WORKSPACES_DIR": str(folders["workspaces"]),
             "LABKIT_PROGRESS": str(self._private / "progress.json"),
@@ -275,23 +270,20 @@ _READY = """name => {
   return Boolean(session && session.kernel && session.kernel.status === 'idle');
 }"""
 _RESTART = "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.restartKernel(); }"
-_IDLE = """() => {
-  const panel = window.jupyterapp.shell.currentWidget;
-  const waiting = panel.content.widgets.some(c => c.model.type === 'code' && c.model.executionState === 'running');
-  const prompts = [...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'));
-  return !waiting && !prompts && panel.sessionContext.session.kernel.status === 'idle';
+_EXECUTE = """command => {
+  window.labRan = false;
+  window.jupyterapp.commands.execute(command).finally(() => { window.labRan = true; });
 }"""
-_ALL_RAN = """() => {
-  const panel = window.jupyterapp.shell.currentWidget;
-  const code = panel.content.widgets.filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim());
-  const failed = code.some(c => c.model.outputs.toJSON().some(o => o.output_type === 'error'));
-  const ran = code.every(c => c.model.executionCount !== null && c.model.executionState !== 'running');
-  return (failed || ran) && panel.sessionContext.session.kernel.status === 'idle';
-}"""
-_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
-  .filter(c => c.model.type === 'code')
-  .flatMap(c => c.model.outputs.toJSON().filter(o => o.output_type === 'error')
-    .map(o => c.model.sharedModel.source + '\\n' + o.ename + ': ' + o.evalue))"""
+_RAN = """() => window.labRan
+  && window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"""
+_FAILED = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim())
+  .flatMap(c => {
+    const source = c.model.sharedModel.source;
+    const errors = c.model.outputs.toJSON().filter(o => o.output_type === 'error');
+    if (!errors.length && c.model.executionCount === null) return [source + '\\n(did not run)'];
+    return errors.map(o => source + '\\n' + o.ename + ': ' + o.evalue);
+  })"""
 _SELECT = "index => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }"
 _HEIGHT = """() => {
   const inner = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-inner');
@@ -302,6 +294,12 @@ _TO_TOP = """() => {
   const outer = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer');
   if (outer) outer.scrollTop = 0;
 }"""
+
+
+def _run_command(page: Any, command: str, *, timeout_s: float) -> None:
+    """Give JupyterLab a command that runs cells, and wait until they have run (or one of them failed)."""
+    page.evaluate(_EXECUTE, command)
+    page.wait_for_function(_RAN, timeout=timeout_s * 1000, polling=100)
 
 
 def _plain_kernel(python: str) -> dict[str, Any]:

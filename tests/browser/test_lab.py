@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.browser.lab import CellsFailed, Lab
-from tests.notebooks.kernel import kernel_environment, python
+from tests.notebooks.kernel import PYTHON_PATH, kernel_environment, python
 from tests.notebooks.sample import write_sample
-from tests.support import PROJECT, requires
+from tests.support import requires
 
 pytestmark = [requires("chromium"), pytest.mark.timeout(240)]
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lab(folder: Path) -> Iterator[Lab]:
     """Return a running JupyterLab over that folder."""
-    with Lab(folder / "notebooks", environ={"PYTHONPATH": str(PROJECT)}) as made:
+    with Lab(folder / "notebooks", environ={"PYTHONPATH": PYTHON_PATH}) as made:
         yield made
 
 
@@ -167,7 +167,7 @@ def test_a_failing_cell_is_reported_with_its_error(lab: Lab, folder: Path) -> No
 
 
 def test_the_dark_theme_is_readable_too(folder: Path) -> None:
-    with Lab(folder / "notebooks", environ={"PYTHONPATH": str(PROJECT)}, dark=True) as lab:
+    with Lab(folder / "notebooks", environ={"PYTHONPATH": PYTHON_PATH}, dark=True) as lab:
         page = lab.open(NAME)
         lab.run_all(page)
         shot(lab, page, "sample-dark.png", folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support import PROJECT
 
-__all__ = ["kernel_environment", "printed_by", "python", "run_cells"]
+__all__ = ["PYTHON_PATH", "kernel_environment", "printed_by", "python", "run_cells"]
 
 _RUN_CELLS = """
 import json, sys, time
@@ -32,7 +32,11 @@ json.dump([[cell.outputs for cell in client.nb.cells], shutdown_s], sys.stdout)
 """
 
 
-def python(*arguments: str | Path, cwd: Path, environ: dict[str, str], timeout_s: float = 110, **more: Any) -> Any:
+#: Where the children find labkit, before what this process was told.
+PYTHON_PATH = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+
+
+def python(*arguments: str | Path, cwd: Path, environ: dict[str, str], timeout_s: float = 280, **more: Any) -> Any:
     """Run this Python with ``arguments`` in ``cwd``; return the completed process with its output as text."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
@@ -53,7 +57,7 @@ def kernel_environment(folder: Path) -> dict[str, str]:
         "JUPYTER_RUNTIME_DIR": str(runtime_dir),
         "JUPYTER_PREFER_ENV_PATH": "0",
         "LABKIT_PROGRESS": str(folder / "progress.json"),
-        "PYTHONPATH": str(PROJECT),
+        "PYTHONPATH": PYTHON_PATH,
     }
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | own
 
@@ -61,9 +65,7 @@ def kernel_environment(folder: Path) -> dict[str, str]:
 def run_cells(cells: Sequence[str]) -> tuple[list[list[Any]], float]:
     """Run ``cells`` in a new jupyter_kernel; return each cell's outputs, and how long the jupyter_kernel took to end."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = python(
-        "-c", _RUN_CELLS, cwd=PROJECT, environ=environ | {"PYTHONPATH": str(PROJECT)}, input=json.dumps(cells)
-    )
+    done = python("-c", _RUN_CELLS, cwd=PROJECT, environ=environ | {"PYTHONPATH": PYTHON_PATH}, input=json.dumps(cells))
     assert done.returncode == 0, done.stderr
     outputs, shutdown_s = json.loads(done.stdout)
     return outputs, shutdown_s

@@ -15,6 +15,9 @@ from tests.notebooks.kernel import kernel_environment, python
 from tests.notebooks.sample import write_sample
 from tests.support import PROJECT
 
+#: Several jupyter_kernels, one after another, on a machine that may have other work.
+pytestmark = pytest.mark.timeout(300)
+
 NBVAL = (
     "-m",
     "pytest",
