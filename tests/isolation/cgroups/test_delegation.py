@@ -41,14 +41,15 @@ def _use_labkit_as_root_of_a_container() -> dict[str, str]:
     from pathlib import Path
 
     from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits
-    from labkit.linux.constants import NS, MountFlag
-    from labkit.linux.syscalls import mount, unshare
+    from labkit.linux.constants import NS, MountFlag, Umount
+    from labkit.linux.syscalls import mount, umount2, unshare
 
     outside = Path("/sys/fs/cgroup", f"labkit-test-{os.getpid()}")
     outside.mkdir()
     (outside / "cgroup.procs").write_text("0")
     unshare(NS.CGROUP | NS.MNT)
     mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE)
+    umount2("/sys/fs/cgroup", Umount.DETACH)
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlag(0))
     with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=5)) as group:
         inside = {"folder": str(group.folders["pids"].parent.parent), "own": Path("/proc/self/cgroup").read_text()}
