@@ -20,7 +20,8 @@ from labkit.doctor.rules import SECCOMP_REMEDY, Facts, text_of
 from labkit.errors import DeadlineExceeded, LabkitError
 from labkit.isolation.cgroups import Cgroup, CgroupParent, Hierarchy, Layout, Limits, read_layout
 from labkit.isolation.cgroups.places import DELEGATE_REMEDY
-from labkit.linux.syscalls import clone3
+from labkit.linux.constants import Prctl
+from labkit.linux.syscalls import clone3, prctl
 
 __all__ = ["NAMES", "group_name", "probe_cgroups"]
 
@@ -230,6 +231,9 @@ def _try_process(group: Cgroup, layout: Layout) -> dict[str, Answer]:
     """Send a process in by itself, as labkit's containers go, then freeze and kill it."""
     pid = os.fork()
     if pid == 0:
+        # Killed in the middle, the doctor must not leave a frozen child that holds the lock of its groups.
+        prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
+        os.closerange(3, 1024)
         signal.pause()
         os._exit(0)
     try:
