@@ -27,6 +27,7 @@ from labkit.linux.constants import NS, MountFlag, Prctl
 from labkit.linux.keys import Keyring, join_new_session, link_key, read_key, search_key
 from labkit.linux.syscalls import mount, prctl, unshare
 from labkit.linux.trace import seize
+from labkit.measure.inner_python import tell
 
 __all__ = ["ATTEMPTS", "main"]
 
@@ -201,13 +202,13 @@ ATTEMPTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def main(setup_text: str) -> None:
     """Serve: read one request a line, attack in a child, report its end; until the input ends."""
     jail = json.loads(setup_text)["jail"]
-    _say({"ready": True})
+    tell({"ready": True})
     while request_text := _read_line():
         child = os.fork()
         if child == 0:
             _attack(jail, json.loads(request_text))
         _, status = os.waitpid(child, 0)
-        _say({"ended": os.waitstatus_to_exitcode(status)})
+        tell({"ended": os.waitstatus_to_exitcode(status)})
 
 
 def _attack(jail: str, request: dict[str, Any]) -> NoReturn:
@@ -221,16 +222,12 @@ def _attack(jail: str, request: dict[str, Any]) -> NoReturn:
         answer = {"errno": errno.errorcode.get(error.errno or 0, str(error))}
     except MemoryError:
         answer = {"errno": "ENOMEM"}
-    _say(answer)
+    tell(answer)
     _read_line()
     for pid in _made:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     os._exit(0)
-
-
-def _say(answer: dict[str, Any]) -> None:
-    os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def _read_line() -> bytes:

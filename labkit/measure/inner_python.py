@@ -23,7 +23,7 @@ from typing import Any
 from labkit.errors import FeatureMissing
 from labkit.measure.scratch import scratch_folder
 
-__all__ = ["answer_of", "inner_command", "is_open_to_all", "open_package", "serve"]
+__all__ = ["answer_of", "inner_command", "is_open_to_all", "open_package", "serve", "tell"]
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.measure.{} import main; main(sys.argv[2])"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -80,5 +80,10 @@ def answer_of(line: bytes) -> dict[str, Any] | None:
 
 def serve(answer: dict[str, Any]) -> None:
     """Inside: print the answer and wait until whoever asked closes our input."""
-    print(json.dumps(answer), flush=True)
+    tell(answer)
     sys.stdin.buffer.read()
+
+
+def tell(answer: dict[str, Any]) -> None:
+    """Inside: hand the answer to whoever asked, as one line."""
+    os.write(1, json.dumps(answer).encode() + b"\n")

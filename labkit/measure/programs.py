@@ -24,7 +24,7 @@ from labkit.linux.mountinfo import read_mountinfo
 from labkit.measure.contenders import Contender
 from labkit.setup.parts import find_program
 
-__all__ = ["container_name", "held_cgroups", "outside", "program", "quietly", "run_program"]
+__all__ = ["TIMEOUT_S", "container_name", "held_cgroups", "outside", "program", "quietly", "run_program"]
 
 TIMEOUT_S = 20.0
 _NULL_STREAMS = tuple((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3))

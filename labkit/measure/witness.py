@@ -32,7 +32,7 @@ from labkit.linux.syscalls import umount2
 from labkit.measure.inside import netns_cookie
 from labkit.measure.scratch import scratch_folder
 
-__all__ = ["JUDGES", "Canaries", "Witness", "canaries", "canary_process", "is_mounted"]
+__all__ = ["JUDGES", "Canaries", "Witness", "canaries", "canary_process", "is_mounted", "unmount"]
 
 #: The longest that a canary process lives if nobody ends it.
 _CANARY_S = 60
