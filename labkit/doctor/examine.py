@@ -21,19 +21,20 @@ from labkit.doctor.features import FEATURES
 from labkit.doctor.report import Feature, Report
 from labkit.doctor.software import ProgramCheck, check_libseccomp, check_packages
 
-__all__ = ["examine"]
+__all__ = ["examine", "patience_s"]
 
 #: Between the helper's last answer and the report: ending what hangs, removing a cgroup.
 _MARGIN_S = 0.25
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.doctor.helper import main; main(float(sys.argv[2]))"
 
 
-def examine(*, timeout_s: float = 1.8, python: str = sys.executable) -> Report:
+def examine(*, timeout_s: float | None = None, python: str = sys.executable) -> Report:
     """Try every feature as this user and return the report; nothing is left behind.
 
-    It takes about half a second on an idle machine; after ``timeout_s`` what has not answered is reported as such.
-    ``python`` runs the probes; it needs nothing but its standard library.
+    It takes about half a second on an idle machine; after ``timeout_s`` (None: `patience_s`) what has not answered is
+    reported as such. ``python`` runs the probes; it needs nothing but its standard library.
     """
+    timeout_s = patience_s() if timeout_s is None else timeout_s
     began_s = time.monotonic()
     deadline_s = began_s + timeout_s
     with _start_helper(python, timeout_s - _MARGIN_S) as helper, ProgramCheck() as programs:
@@ -45,6 +46,15 @@ def examine(*, timeout_s: float = 1.8, python: str = sys.executable) -> Report:
             helper.kill()
     features = tuple(_feature(name, group, found, said) for name, group in FEATURES.items())
     return Report(features, _host(), time.monotonic() - began_s)
+
+
+def patience_s() -> float:
+    """Return how long to wait for answers: 1.8 s, and longer where more wants to run than there are CPUs.
+
+    On a machine that busy a probe is slow without anything being wrong, and "no" would be a false answer.
+    """
+    waiting_per_cpu = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return 1.8 * min(max(1.0, waiting_per_cpu), 5.0)
 
 
 def _start_helper(python: str, timeout_s: float) -> subprocess.Popen[str]:
