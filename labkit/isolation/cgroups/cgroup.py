@@ -19,12 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from labkit.errors import DeadlineExceeded, FeatureMissing, InvalidSpec, InvalidState, LabkitError
+from labkit.errors import DeadlineExceeded, FeatureMissing, InvalidState, LabkitError
 from labkit.isolation.cgroups import files, tree, v1, v2
-from labkit.isolation.cgroups.device import disk_of
+from labkit.isolation.cgroups.applying import apply_limits, check_cpuset
 from labkit.isolation.cgroups.join import JoinFds
 from labkit.isolation.cgroups.layout import Layout, Version
-from labkit.isolation.cgroups.limits import NO_LIMITS, Limits, format_cpuset, parse_cpuset
+from labkit.isolation.cgroups.limits import NO_LIMITS, Limits
 from labkit.isolation.cgroups.parent import CgroupParent, checked_name, default_parent
 from labkit.isolation.cgroups.psi import Pressure, Resource, read_pressure
 from labkit.isolation.cgroups.stats import Events, Stats
@@ -87,6 +87,10 @@ class Cgroup:
     def folders(self) -> dict[str, Path]:
         """The group's folder for each of its controllers, and under ``unified`` that of the v2 tree."""
         return {name: Path(folder) for name, folder in self._folders.items()}
+
+    def folder(self, controller: str) -> str | None:
+        """Return the path in `folders` as text, None where the group has none; costs nothing."""
+        return self._folders.get(controller)
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -198,42 +202,14 @@ class Cgroup:
             self.set(replace(self.limits, io_read_bytes_per_s=None, io_write_bytes_per_s=None))  # on the old disk
         self._need(limits.controllers())
         if limits.cpuset is not None and limits.cpuset != self.limits.cpuset:
-            self._check_cpuset(limits.cpuset)
+            check_cpuset(self._folders, limits.cpuset)
         try:
-            self._write(limits, self.limits)
+            apply_limits(self._folders, limits, self.limits)
         except LabkitError:
             with suppress(LabkitError):
-                self._write(self.limits, limits)
+                apply_limits(self._folders, self.limits, limits)
             raise
         self.limits = limits
-
-    def _write(self, limits: Limits, previous: Limits) -> None:
-        device = ""
-        if "io" in limits.controllers() | previous.controllers():
-            device = disk_of(limits.io_path)
-        if limits.cpuset is None and previous.cpuset is not None:
-            # A group that has processes may not go back to an empty list, which would mean "as the parent".
-            limits = replace(limits, cpuset=self._cpus_above())
-        if len(self._by_mount) > (self._v2_folder is not None):
-            for controller, name, text in v1.limit_writes(limits, previous, device=device):
-                if controller not in self._v2_controllers:
-                    files.write_limit(f"{self._folders[controller]}/{name}", text)
-        if self._v2_controllers:
-            for controller, name, text in v2.limit_writes(limits, previous, device=device):
-                if controller in self._v2_controllers:
-                    files.write_limit(f"{self._v2_folder}/{name}", text)
-
-    def _cpus_above(self) -> str:
-        name = "cpuset.cpus.effective" if "cpuset" in self._v2_controllers else "cpuset.cpus"
-        return files.read_text(f"{os.path.dirname(self._folders['cpuset'])}/{name}").strip()
-
-    def _check_cpuset(self, cpuset: str) -> None:
-        available = parse_cpuset(self._cpus_above())
-        unknown = parse_cpuset(cpuset) - available
-        if unknown:
-            raise InvalidSpec(
-                f"cpuset {cpuset!r} names CPU {min(unknown)}, but only {format_cpuset(available)} can be used here."
-            )
 
     # -- processes ----------------------------------------------------------------------------------------------------
 

@@ -27,11 +27,10 @@ class LimitsMet:
 
 def limits_met(group: Cgroup) -> LimitsMet:
     """Return which limits ``group`` has met so far."""
-    limits, folders = group.limits, group.folders
-    unified = folders.get("unified")
+    limits, unified = group.limits, group.folder("unified")
 
     def read(controller: str, v1_file: str, v2_file: str) -> dict[str, int]:
-        folder = folders.get(controller)
+        folder = group.folder(controller)
         if folder is None:
             return {}
         return parse_keyed(files.try_read(f"{folder}/{v2_file if folder == unified else v1_file}") or "")
