@@ -35,8 +35,10 @@ class Result:
         """Return the result that `to_json` made ``data`` from. Raises: InvalidSpec where a field is missing or odd."""
         hints = _hints(cls)
         try:
-            return cls(**{name: _typed(hints[name], data[name]) for name in hints if name in data})
-        except (TypeError, AttributeError) as error:
+            return cls(**{name: _typed(hints[name], dict(data)[name]) for name in hints if name in dict(data)})
+        except InvalidSpec:
+            raise  # of a result inside this one, which says more
+        except (TypeError, ValueError) as error:
             raise InvalidSpec(f"This is no {cls.__name__} that labkit has kept: {error}.") from error
 
 
