@@ -152,8 +152,8 @@ def test_ci_runs_the_command_of_the_readme() -> None:
     assert os.access(PROJECT / ".ci/run", os.X_OK)
     assert re.search(r"^(exec )?make test$", script, re.MULTILINE)
     readme = (PROJECT / "README.md").read_text()
-    assert re.search(r"^make test\b", readme, re.MULTILINE)
-    assert re.search(r"^make lab\b", readme, re.MULTILINE)
+    for command in ("make test", "make lab"):
+        assert re.search(rf"^(\$ )?{command}\b", readme, re.MULTILINE), command
 
 
 @pytest.mark.parametrize("script", ["labkit/setup/bootstrap.sh", "tests/as_user.sh"])
