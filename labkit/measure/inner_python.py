@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from labkit.measure.scratch import scratch_folder
 __all__ = ["answer_of", "inner_command", "is_open_to_all", "open_package", "serve", "tell"]
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.measure.{} import main; main(sys.argv[2])"
+_SYSTEM_PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
+_LEAST_VERSION = (3, 11)
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -40,13 +43,18 @@ def interpreter() -> str:
     own = os.path.realpath(sys.executable)
     if is_open_to_all(Path(own)) and is_open_to_all(Path(os.__file__)):
         return own
-    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
-        if os.path.exists(path) and is_open_to_all(Path(os.path.realpath(path))):
+    for path in _SYSTEM_PYTHONS:
+        if os.path.exists(path) and is_open_to_all(Path(os.path.realpath(path))) and _is_new_enough(path):
             return path
     raise FeatureMissing(
         f"The Python {own} lies in a folder that no other user may enter, so nothing in a user namespace can run it.",
-        remedy=f"Install the package python3, or open the folder (chmod o+x {Path(own).parent}).",
+        remedy=f"Install Python 3.11 or newer as /usr/bin/python3, or open the folder (chmod o+x {Path(own).parent}).",
     )
+
+
+def _is_new_enough(path: str) -> bool:
+    code = f"import sys; sys.exit(sys.version_info < {_LEAST_VERSION})"
+    return subprocess.run([path, "-I", "-S", "-c", code], check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
 def is_open_to_all(path: Path) -> bool:
