@@ -20,7 +20,7 @@ mounts = st.builds(
     device=st.builds("{}:{}".format, st.integers(0, 4095), st.integers(0, 2**20)),
     root=paths,
     mount_point=paths,
-    options=st.lists(plain, min_size=1, max_size=4).map(tuple),
+    options=st.lists(plain, max_size=3).map(lambda more: ("rw", *more)),  # the kernel always begins with rw or ro
     propagation=st.lists(st.sampled_from(["shared:1", "master:22", "propagate_from:3", "unbindable"]), max_size=3).map(
         tuple
     ),
