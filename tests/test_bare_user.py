@@ -14,7 +14,7 @@ from labkit.linux.constants import NS
 from labkit.linux.proc import IdMapping, read_gid_map, read_uid_map
 from tests.support import requires
 
-pytestmark = [pytest.mark.bare, requires("user", "userns", "no-subuid", "undelegated")]
+pytestmark = requires("user", "userns", "no-subuid", "undelegated")
 
 
 def test_a_container_runs_and_its_root_is_the_user_outside() -> None:

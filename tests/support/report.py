@@ -34,6 +34,7 @@ __all__ = [
     "table",
 ]
 
+_ONLY_BARE = ("no-subuid", "undelegated")
 _DEFAULT_LIST = Path(__file__).resolve().parents[1] / "must_have.txt"
 
 
@@ -99,6 +100,13 @@ class FeatureReport:
         if asked is not None and not os.path.isfile(asked):
             return cls(tuple(filter(None, asked.split(","))))
         return cls(parse_must_have(Path(asked or _DEFAULT_LIST).read_text(), run_kind()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark tests for the bare run that ask for what only that run lacks."""
+        for item in items:
+            if any(name in _ONLY_BARE for mark in item.iter_markers("requires") for name in mark.args):
+                item.add_marker("bare")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

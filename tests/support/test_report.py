@@ -65,6 +65,13 @@ def test_the_projects_list_counts_only_when_it_is_asked_for(tmp_path: Path) -> N
     assert demanding.count("MISSING") == len(parse_must_have((PROJECT / "tests/must_have.txt").read_text(), run_kind()))
 
 
+def test_what_asks_for_no_range_or_no_delegation_belongs_to_the_bare_run(tmp_path: Path) -> None:
+    tests = "from tests.support import requires\n@requires('undelegated')\ndef test_poor(): ...\ndef test_rich(): ...\n"
+    output = run_inner(tmp_path, tests, status=0, options=("-m", "bare", "--collect-only"))
+    assert "test_poor" in output
+    assert "test_rich" not in output
+
+
 def test_the_projects_list_names_known_features_and_runs() -> None:
     text = (PROJECT / "tests/must_have.txt").read_text()
     rows = [line.partition("#")[0].split() for line in text.splitlines()]
