@@ -132,7 +132,10 @@ class Launcher:
         except OSError as error:
             text = str(error.strerror or error)
             answer = {"error": {"step": request["op"], "errno": error.errno or 0, "message": text}}
-        socket.send_fds(self.control, [pickle.dumps(answer)], send_back)
+        try:
+            socket.send_fds(self.control, [pickle.dumps(answer)], send_back)
+        except BrokenPipeError:
+            return False  # killed while it waited
         for fd in (*fds, *send_back[1:]):
             os.close(fd)
         return True

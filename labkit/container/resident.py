@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import socket
+from contextlib import suppress
 
 from labkit.container import runfolder
 from labkit.container.launcher import MESSAGE_BYTES, Launcher
@@ -33,30 +34,39 @@ def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         # Python ignores these two, and a child would inherit that; what has a handler is reset to the default for it.
         signal.signal(number, lambda _number, _frame: None)
-    folder = None
     try:
         _collect(base)
         folder = runfolder.RunFolder.create(base, name)
+    except OSError as error:
+        _greet(control, {"error": _report(error)})
+        return
+    launcher = None
+    try:
         if not _has_power():
             become_namespace_root()
         launcher = Launcher(control, folder)
-    except OSError as error:
-        report = {"step": "start the launcher", "errno": error.errno or 0, "message": str(error.strerror)}
-        control.send(pickle.dumps({"error": report}))
-        if folder is not None:
-            folder.remove()
-        return
-    control.send(pickle.dumps({"folder": folder.path}))
-    # Nothing allocated so far will be collected: children share these pages instead of copying them.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
+        # Nothing allocated so far will be collected: children share these pages instead of copying them.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        _greet(control, {"folder": folder.path})
         launcher.serve()
+    except OSError as error:
+        _greet(control, {"error": _report(error)})
     finally:
-        launcher.end_all()
+        if launcher is not None:
+            launcher.end_all()
         _remove_cgroups(cgroup_parent)
         folder.remove()
+
+
+def _greet(control: socket.socket, greeting: dict[str, object]) -> None:
+    with suppress(BrokenPipeError):  # killed before it could listen; `serve` sees the end of file
+        control.send(pickle.dumps(greeting))
+
+
+def _report(error: OSError) -> dict[str, object]:
+    return {"step": "start the launcher", "errno": error.errno or 0, "message": str(error.strerror)}
 
 
 def _collect(base: str) -> None:

@@ -19,11 +19,15 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["RunFolder", "base_folder", "dead_folders", "live_folders", "remove_folder"]
+
+#: How a folder's name begins until it is locked, and how long that may take at the most.
+_UNREADY, _YOUNG_S = ".unready-", 60.0
 
 
 def base_folder() -> str:
@@ -52,11 +56,13 @@ class RunFolder:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             # In /tmp anybody may have made it first, as a trap.
             raise PermissionError(errno.EPERM, "the folder is not a folder of this user's own", base)
-        path = f"{base}/{name}"
-        os.mkdir(path, 0o711)
-        os.mkdir(f"{path}/stage", 0o755)
-        lock_fd = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Under its name only once it is locked: whoever finds it before would take it for a dead launcher's.
+        path, unready = f"{base}/{name}", f"{base}/{_UNREADY}{name}"
+        os.mkdir(unready, 0o711)
+        os.mkdir(f"{unready}/stage", 0o755)
+        lock_fd = os.open(f"{unready}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(unready, path)
         return cls(path, lock_fd)
 
     @property
@@ -105,11 +111,22 @@ def dead_folders(base: str) -> Iterator[str]:
 
 def _folders(base: str) -> Iterator[tuple[str, bool]]:
     try:
-        names = sorted(name for name in os.listdir(base) if name.startswith("labkit-"))
+        names = sorted(os.listdir(base))
     except FileNotFoundError:
         return
     for name in names:
-        yield f"{base}/{name}", is_locked(f"{base}/{name}/lock")
+        path = f"{base}/{name}"
+        if name.startswith("labkit-"):
+            yield path, is_locked(f"{path}/lock")
+        elif name.startswith(_UNREADY):
+            yield path, is_locked(f"{path}/lock") or _is_young(path)
+
+
+def _is_young(path: str) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime < _YOUNG_S
+    except FileNotFoundError:
+        return True  # renamed meanwhile
 
 
 def is_locked(lock_path: str) -> bool:

@@ -51,7 +51,9 @@ def descendants(name: str, launcher_pid: int) -> list[int]:
         state, parent = text.rpartition(")")[2].split()[:2]
         if state != "Z":
             parents[int(entry)] = int(parent)
-    found = {pid for pid, mark in leftovers.marked_processes() if os.path.basename(mark) == name} | {launcher_pid} & parents.keys()
+    found = {pid for pid, mark in leftovers.marked_processes() if os.path.basename(mark) == name} | {
+        launcher_pid
+    } & parents.keys()
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found)
@@ -145,3 +147,48 @@ def test_both_kinds_of_child_make_the_same_container(mode: str, rootfs: Path) ->
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("0 0\n1\n")
     assert "2 0" in done.stdout
+
+
+BUSY = """
+import sys
+sys.path.insert(0, {project!r})
+from labkit.container import Container, run
+print("ready", flush=True)
+for _ in range(2000):
+    c = Container(["sh", "-c", "sleep 44 & sleep 0.01"], rootfs={rootfs!r})
+    with c:
+        c.start()
+        c.wait()
+"""
+
+
+def test_killing_the_program_at_any_moment_leaves_nothing(rootfs: Path) -> None:
+    source = BUSY.format(project=str(PROJECT), rootfs=str(rootfs))
+    for moment in range(12):
+        with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.06 + 0.0137 * moment)
+            process.kill()
+        prefix = f"labkit-{process.pid}-"
+        base = runfolder.base_folder()
+        deadline_s = time.monotonic() + 5
+        while any(prefix in name for name in _names(base)) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        assert [name for name in _names(base) if prefix in name] == [], moment
+        assert [path for path in leftovers.find().cgroups if prefix in path.name] == [], moment
+    assert _commands().count("sleep 44") == 0
+
+
+def _names(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _commands() -> list[str]:
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found.append(Path(f"/proc/{entry}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
