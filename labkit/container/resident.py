@@ -28,6 +28,8 @@ __all__ = ["main"]
 def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
     """Serve the program at the other end of ``control_fd`` until it goes away; then remove what is left of both."""
     control = socket.socket(fileno=int(control_fd))
+    # It was inherited on purpose, by this process; a container that held it could speak for us.
+    control.set_inheritable(False)
     control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     os.setsid()  # Ctrl-C in the program's terminal is for the program
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
