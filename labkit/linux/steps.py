@@ -44,7 +44,9 @@ _GENERIC = {
     "prlimit64": 261, "setns": 268, "seccomp": 277,
 }  # fmt: skip
 #: Calls since Linux 5.0 have one number everywhere.
-_SINCE_5 = {"open_tree": 428, "move_mount": 429, "clone3": 435, "openat2": 437, "mount_setattr": 442}
+_SINCE_5 = {
+    "open_tree": 428, "move_mount": 429, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+}  # fmt: skip
 _NUMBERS = {"x86_64": _X86_64 | _SINCE_5, "aarch64": _GENERIC | _SINCE_5, "riscv64": _GENERIC | _SINCE_5}
 
 _OWN_NUMBERS = _NUMBERS.get(os.uname().machine, {})
