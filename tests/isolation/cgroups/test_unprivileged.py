@@ -7,6 +7,7 @@ child, and the imports here only say the same.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import json
 import os
@@ -71,6 +72,7 @@ def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tupl
     """Make ``name`` in each hierarchy and give it to the user; return the folders and how to undo it."""
     folders: list[str] = []
     tops: list[str] = []
+    locks: list[int] = []
     enabled: list[str] = []
     control = ""
     for hierarchy in mounted_hierarchies():
@@ -82,6 +84,9 @@ def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tupl
         folder = f"{top}/{name}"
         os.mkdir(folder)
         tops.append(folder)
+        # Held as labkit holds its own: else a `labkit clean` that runs meanwhile takes it for a leftover.
+        locks.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        fcntl.flock(locks[-1], fcntl.LOCK_SH)
         if hierarchy.version == 2:
             # One level more, so that the user gets exactly these controllers whatever the top enables for others.
             if control:
@@ -95,8 +100,9 @@ def _make_in_all_hierarchies(name: str, v2_controllers: tuple[str, ...]) -> tupl
         folders.append(folder)
 
     def undo() -> None:
-        for folder in tops:
+        for folder, lock in zip(tops, locks, strict=True):
             remove_tree(folder)
+            os.close(lock)
         if enabled:
             Path(control).write_text(" ".join(f"-{name}" for name in enabled))
 
