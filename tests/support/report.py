@@ -121,6 +121,11 @@ class FeatureReport:
             reason = "needs " + "; ".join(f"{name} ({probe(name).why_not})" for name in missing)
             raise pytest.skip.Exception(reason, _use_item_location=True)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Count a file that could not be loaded as a failed test: its tests are lost."""
+        if report.failed:
+            self._worst[report.nodeid] = "failed"
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one phase of a test."""
         properties = cast("dict[str, list[str]]", dict(report.user_properties))
@@ -161,6 +166,12 @@ class FeatureReport:
         """Write the counts and let the run fail when something that must be there was not."""
         if hasattr(session.config, "workerinput"):  # of pytest-xdist; the controller counts
             return
+        if session.exitstatus in (
+            pytest.ExitCode.INTERRUPTED,
+            pytest.ExitCode.USAGE_ERROR,
+            pytest.ExitCode.INTERNAL_ERROR,
+        ):
+            self.must_have = ()  # the run fails anyhow, and what it did not get to is not missing
         failures = self.failures()
         self.outcomes = Counter(self._worst.values())
         if failures and session.exitstatus == pytest.ExitCode.OK:

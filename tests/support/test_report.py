@@ -134,6 +134,17 @@ def test_a_failed_or_broken_run_fails_the_summary_and_a_leak_counts_as_a_failure
     assert done.stdout.splitlines()[-1] == "0 passed, 2 failed, 0 skipped"
 
 
+def test_a_file_that_cannot_be_loaded_counts_as_a_failure_and_nothing_is_called_missing(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    environment = {"LABKIT_FEATURE_REPORT": str(reports), "LABKIT_MUST_HAVE": "1"}
+    output = run_inner(tests, "import labkit.no_such_module\n", status=2, environment=environment)
+    assert "MISSING" not in output
+    lines, good = summarize(reports)
+    assert (lines[-1], good) == ("0 passed, 1 failed, 0 skipped", False)
+
+
 def test_no_report_at_all_is_a_failure(tmp_path: Path) -> None:
     assert summarize(tmp_path)[1] is False
 
