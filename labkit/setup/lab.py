@@ -22,6 +22,7 @@ from labkit.setup.steps import checkout_folder
 __all__ = ["FIRST_LESSON", "address_of", "has_display", "main", "server_arguments"]
 
 FIRST_LESSON = "00_start_here.ipynb"
+_HIDDEN = ("__pycache__", "*.py", "*~", ".ipynb_checkpoints")
 _WELCOME = """labkit: JupyterLab is ready. If no browser opens, open this address:
 
     {address}
@@ -42,6 +43,8 @@ def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) 
         # Jupyter announces a token of its own making in eight lines; a given one it leaves to us.
         f"--IdentityProvider.token={secrets.token_hex(24)}",
         "--Application.log_level=ERROR",
+        # A lesson is its .ipynb; the .py beside it is for authors.
+        *(f"--ContentsManager.hide_globs={pattern}" for pattern in _HIDDEN),
         # The lessons' kernel alone: a second "Python 3" in the launcher would be a trap.
         "--KernelSpecManager.ensure_native_kernel=False",
         f"--KernelSpecManager.allowed_kernelspecs={kernelspec.NAME}",
