@@ -225,8 +225,9 @@ class Container(_Life):
         image_like_host: bool = False, writable: Path | str | None = None, writable_bytes: int = 256 << 20,
         readonly: bool = False, limits: Limits | None = None, security: Security | None = None, hostname: str | None = None,
         net: Literal["none", "host"] = "none", user: str = "0:0", cwd: str = "/", env: Mapping[str, str] | None = None,
-        mounts: Iterable[MountSpec] = (), terminal: bool = False, time_offset_s: int = 0,
-        time_limit_s: float | None = None, streams: Streams = ("null", "pipe", "pipe"), name: str | None = None,
+        mounts: Iterable[MountSpec] = (), terminal: bool = False, terminal_size: tuple[int, int] = (24, 80),
+        time_offset_s: int = 0, time_limit_s: float | None = None, streams: Streams = ("null", "pipe", "pipe"),
+        name: str | None = None,
     ) -> None:  # fmt: skip
         name = name or f"labkit-{secrets.token_hex(6)}"
         security = security or Security()
@@ -235,7 +236,7 @@ class Container(_Life):
         spec = Spec(
             command=_words(command), env=tuple((env or {}).items()), cwd=cwd, user=user, terminal=terminal,
             hostname=hostname if hostname is not None else name[-12:] if NS.UTS in wanted else "",
-            namespaces=int(wanted),
+            terminal_size=terminal_size, namespaces=int(wanted),
             rootfs=replace(root, readonly=readonly, size_bytes=writable_bytes),
             mounts=(*(hostlike.mounts() if image_like_host else ()), *_default_mounts(net), *mounts),
             capabilities=security.capabilities, no_new_privs=security.no_new_privs, rlimits=security.rlimits,

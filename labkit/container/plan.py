@@ -133,7 +133,7 @@ def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_me
 def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
     steps = [Step("setsid", (), "start a session", tolerate=(errno.EPERM,))]
     if spec.terminal:
-        steps += _terminal(fds)
+        steps += _terminal(fds, spec.terminal_size)
     for name, soft, hard in spec.rlimits:
         steps.append(_rlimit(name, soft, hard))
     steps += _no_other_descriptors()
@@ -173,7 +173,7 @@ def _become_root() -> list[Step]:
     ]
 
 
-def _terminal(fds: ChildFds) -> list[Step]:
+def _terminal(fds: ChildFds, size: tuple[int, int]) -> list[Step]:
     """Make a terminal in the container's own devpts, and send its master side to the launcher. See: pty(7)."""
     why = "make a terminal"
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
@@ -181,6 +181,10 @@ def _terminal(fds: ChildFds) -> list[Step]:
         Step("openat", (AT_FDCWD, "/dev/ptmx", flags, 0), why, result_to_next=True),
         Step("dup3", (0, _TTY_MASTER_FD, os.O_CLOEXEC), why),
         Step("ioctl", (_TTY_MASTER_FD, _TIOCSPTLCK, bytes(4)), "unlock the terminal"),
+        # ABI: struct winsize, asm-generic/termios.h: rows, columns, and two that nobody uses.
+        Step(
+            "ioctl", (_TTY_MASTER_FD, termios.TIOCSWINSZ, struct.pack("<4H", *size, 0, 0)), "give the terminal a size"
+        ),
         Step("ioctl", (_TTY_MASTER_FD, _TIOCGPTPEER, flags), why, result_to_next=True),
         Step("dup3", (0, _HIGH_FD, os.O_CLOEXEC), why),
         *(Step("dup3", (_HIGH_FD, n, 0), "connect the standard streams") for n in range(3)),

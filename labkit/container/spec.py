@@ -26,6 +26,8 @@ __all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "MountSpec", "Rootfs", "Security", 
 ALL_NAMESPACES = NS.USER | NS.MNT | NS.PID | NS.NET | NS.IPC | NS.UTS | NS.CGROUP
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_MOST_CELLS = 0xFFFF  # struct winsize, asm-generic/termios.h
+
 RootfsKind = Literal["overlay", "bind", "tmpfs", "host"]
 MountKind = Literal["bind", "overlay", "tmpfs", "proc", "sysfs", "dev", "mqueue", "cgroup"]
 
@@ -76,6 +78,7 @@ class Spec:
     seccomp_hex: str = ""
     rlimits: tuple[tuple[str, int, int], ...] = ()
     terminal: bool = False
+    terminal_size: tuple[int, int] = (24, 80)
     loopback_up: bool = True
     time_offset_s: int = 0
     oom_score_adj: int | None = None
@@ -115,6 +118,10 @@ def check_spec(spec: Spec) -> None:
         _check_rlimit(name, soft, hard)
     if spec.time_limit_s is not None and spec.time_limit_s <= 0:
         raise InvalidSpec(f"A time limit of {spec.time_limit_s} s cannot be met: it must be above 0.")
+    if not all(isinstance(cells, int) and 0 <= cells <= _MOST_CELLS for cells in spec.terminal_size):
+        raise InvalidSpec(
+            f"A terminal cannot have {spec.terminal_size} rows and columns: each is from 0 to {_MOST_CELLS}."
+        )
     _check_namespaces(spec)
 
 
