@@ -92,11 +92,18 @@ def remove(found: Found) -> None:
     for mount_point in found.mounts:
         umount2(mount_point, Umount.DETACH)
     leftovers.remove(found.kernel_side)
-    if found.interfaces:
-        from pyroute2 import IPRoute  # slow to import, and hardly ever needed
-
-        with IPRoute() as route:
-            for name in found.interfaces:
-                route.link("del", index=socket.if_nametoindex(name))
+    for name in found.interfaces:
+        _remove_interface(name)
     for folder in found.scratch:
         remove_dead_scratch(folder)
+
+
+def _remove_interface(name: str) -> None:
+    from pyroute2 import IPRoute  # slow to import, and hardly ever needed
+
+    try:
+        index = socket.if_nametoindex(name)
+    except OSError:
+        return  # the other end of a veth pair, which went with the first one
+    with IPRoute() as route:
+        route.link("del", index=index)

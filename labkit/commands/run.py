@@ -75,11 +75,13 @@ def run(args: argparse.Namespace) -> int:
     container = Container(
         command, rootfs=args.rootfs, image_like_host=args.rootfs is None, limits=limits, readonly=args.readonly,
         hostname=args.hostname, net=args.net, user=args.user, cwd=args.cwd, env=_environment(args.env),
-        terminal=args.tty, time_limit_s=time_limit_s, streams=(_stream(0), _stream(1), _stream(2)),
+        terminal=args.tty, terminal_size=_terminal_size(), time_limit_s=time_limit_s, streams=(_stream(0), _stream(1), _stream(2)),
     )  # fmt: skip
-    with container, _passing_signals_on(container):
+    with container, _passing_signals_on(container) as early:
         try:
             container.start()
+            for number in early:
+                container.kill(number)
         except SetupError as error:
             return _could_not_execute(error, command[0])
         if container.terminal is not None:
@@ -97,6 +99,15 @@ def _environment(assignments: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise InvalidSpec(f"{text!r} sets no variable: write NAME=VALUE.")
     return {name: value for name, _, value in (text.partition("=") for text in assignments)}
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Return rows and columns of the caller's terminal; the usual 24 and 80 if there is none."""
+    terminal_fd = next((fd for fd in (0, 1, 2) if os.isatty(fd)), None)
+    if terminal_fd is None:
+        return 24, 80
+    size = os.get_terminal_size(terminal_fd)
+    return size.lines, size.columns
 
 
 def _stream(number: int) -> Stream:
@@ -134,23 +145,28 @@ def _limits_met(ended: Exit, limits: Limits, *, time_limit_s: float | None) -> s
 
 
 @contextmanager
-def _passing_signals_on(container: Container) -> Iterator[None]:
-    """Pass signals on to the program; one that the caller ignores (nohup) stays ignored."""
+def _passing_signals_on(container: Container) -> Iterator[list[int]]:
+    """Pass signals on to the program, and give the list of those that came before there was one.
+
+    A signal that the caller ignores (nohup) stays ignored.
+    """
+    early: list[int] = []
     requests = 0
 
     def pass_on(number: int, _: object) -> None:
         nonlocal requests
-        if container.pid == -1:
-            raise SystemExit(128 + number)  # nobody is there yet to pass it on to
         requests += number in (signal.SIGINT, signal.SIGTERM)
-        container.kill(signal.SIGKILL if requests >= _PATIENCE else number)
+        if container.pid == -1:
+            early.append(number)
+        else:
+            container.kill(signal.SIGKILL if requests >= _PATIENCE else number)
 
     before = {number: signal.getsignal(number) for number in _PASSED_ON}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, pass_on)
     try:
-        yield
+        yield early
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
