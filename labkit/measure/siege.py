@@ -19,7 +19,7 @@ from labkit.container.container import Container, Namespaced
 from labkit.errors import DeadlineExceeded, FeatureMissing, LabkitError
 from labkit.linux.proc import read_status
 from labkit.measure.inner_python import answer_of, inner_command
-from labkit.measure.ladder import LADDER, PACKAGE_INSIDE, WRITABLE_INSIDE
+from labkit.measure.ladder import LADDER, PACKAGE_INSIDE, WRITABLE_INSIDE, Rung
 from labkit.measure.outcomes import Outcome
 from labkit.measure.targets import TARGETS, Attempt, Stage, Target, children_of
 
@@ -30,11 +30,11 @@ _KILLED = (False, "", "it was killed")
 
 
 class Level:
-    """One level of defence with an attack server in it; a context manager."""
+    """One level of defence with an attack server in it (``rung``: one that is not on the ladder); a context manager."""
 
-    def __init__(self, defence: str, folder: Path, package: Path) -> None:
+    def __init__(self, defence: str, folder: Path, package: Path, *, rung: Rung | None = None) -> None:
         self.defence = defence
-        self._rung = LADDER[defence]
+        self._rung = rung or LADDER[defence]
         writable = folder / f"writable-{defence}"  # each level its own: what one leaves there would bar the next
         self._stage = Stage(folder, str(writable) if self._rung.jailed else WRITABLE_INSIDE)
         self._stage.jail.mkdir(exist_ok=True)
