@@ -313,7 +313,7 @@ guess = lesson.predict(
 guess
 
 # %% tags=["nbval-ignore-output"]
-script = "id -u; cat /proc/self/uid_map; cat /etc/shadow"
+script = "id -u; cat /etc/shadow"
 done = run(Namespaced(["sh", "-c", script], namespaces=NS.USER))
 print(done.text)
 print(done.stderr.decode())
@@ -327,8 +327,19 @@ lesson.check("the file of passwords stays closed", done.exit.code == 1, got=done
 
 # %% [markdown]
 """
-Read the line of the table from left to right: *id inside, id outside, how many from there on*. The first number is 0, the second is not, or
-it is your own. Seen from inside, a file of the machine's root belongs to 65534, the id for "somebody that I have no number for":
+The table of a process is a file. We read that of a child, from outside:
+"""
+
+# %% tags=["nbval-ignore-output"]
+with Namespaced(["sleep", "60"], namespaces=NS.USER) as child:
+    child.start()
+    print(Path(f"/proc/{child.pid}/uid_map").read_text())
+
+# %% [markdown]
+"""
+Read each line from left to right: *id inside, id outside, how many from there on*. Root, 0 inside, is a harmless number outside: a high one
+that nobody has, or, for an ordinary user, the user's own. Seen from inside, a file of the machine's root belongs to 65534, the id for
+"somebody that I have no number for":
 """
 
 # %%

@@ -52,9 +52,11 @@ labkit's `Cgroup` does exactly that:
 if groups:
     first = Cgroup.create(limits=Limits(memory_bytes=64 * MiB, pids=16, cpus=0.5))
     folder = first.folders["memory"]
-    print("a folder:", folder.name)
-    for file in sorted(folder.iterdir())[:12]:
-        print("  ", file.name)
+    files = sorted(file.name for file in folder.iterdir())
+    print(f"a folder, {folder.name}, with {len(files)} files, among them:")
+    for name in ("cgroup.procs", "memory.current", "memory.usage_in_bytes", "memory.max", "memory.limit_in_bytes"):
+        if name in files:
+            print("  ", name)
 
 # %% [markdown]
 """
@@ -97,7 +99,7 @@ Which one has this machine?
 
 # %% tags=["nbval-ignore-output"]
 layout = read_layout()
-print("this machine has", layout.version)
+print("this machine:", layout.version)
 for hierarchy in layout.hierarchies:
     print(f"  version {hierarchy.version} at {hierarchy.mount}: {', '.join(hierarchy.controllers) or 'no controllers'}")
 
@@ -138,7 +140,7 @@ if groups:
 # %% tags=["nbval-ignore-output"]
 if groups:
     figure, (axes,) = charts.figure(6.4, 2.6)
-    draw_cpu(axes, sampler.samples, limit_percent=10, title="An endless loop in a group with a tenth of a CPU")
+    draw_cpu(axes, sampler.samples, limit_percent=10, title="An endless loop stays at the tenth of a CPU that it may have")
     charts.show(figure, alt=f"Line: the CPU time of the loop stays at about 10 % of one CPU for {len(sampler.samples)} looks.")
 
 # %%

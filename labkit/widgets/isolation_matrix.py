@@ -149,9 +149,11 @@ def _sentence(result: Isolation) -> str:
     own = [finding.title for finding in known if not finding.sees_host]
     names = ", ".join(describe(kind).name for kind, file in NS_FILES.items() if file in result.namespaces)
     inside = f"In namespaces of its own ({names})" if names else "Without a namespace of its own"
-    hidden = f": {', '.join(own)}" if own else ""
+    hidden = f"{len(own)} of {len(known)} things are hidden from it" + (f": {', '.join(own)}" if own else "")
+    if own and len(own) == len(known):
+        hidden = f"all {len(own)} things that were looked for are hidden from it"
     note = f" Beside that, {result.note}." if result.note else ""
-    return f"{inside}, {len(own)} of {len(known)} things are hidden from it{hidden}.{note}"
+    return f"{inside}, {hidden}.{note}"
 
 
 def _table(result: Isolation) -> str:
