@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from labkit.container.launcher import MESSAGE_BYTES
 from labkit.container.spec import Spec
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, SetupError
 from labkit.isolation.cgroups import default_parent
+from labkit.linux.fds import Fd
 
 __all__ = ["Answer", "LauncherClient", "launcher", "shutdown"]
 
@@ -56,14 +58,20 @@ class LauncherClient:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
         self._control = ours
         # The cgroups of this program have one parent; the launcher must know it to remove them when the program is killed.
-        arguments = [str(theirs.fileno()), runfolder.base_folder(), self.name, default_parent(self.name).name]
-        package_parent = str(Path(__file__).resolve().parents[2])
-        with theirs:
+        names = [runfolder.base_folder(), self.name, default_parent(self.name).name]
+        with theirs, Fd(os.pidfd_open(os.getpid())) as own_pidfd:
+            fds = [theirs.fileno(), own_pidfd.number]
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, package_parent, *arguments], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
+                [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).resolve().parents[2]), *map(str, fds), *names],
+                pass_fds=fds, stdin=subprocess.DEVNULL, cwd="/",
                 env={name: os.environ[name] for name in ("PATH", "LABKIT_CHILD") if name in os.environ},
             )  # fmt: skip
-        greeting, _ = self._receive()
+        try:
+            greeting, _ = self._receive()
+        except BaseException:
+            ours.close()
+            self.process.wait(timeout=_ANSWER_TIMEOUT_S)
+            raise
         self.folder = str(greeting["folder"])
 
     @property
@@ -111,6 +119,9 @@ class LauncherClient:
 
     def close(self) -> None:
         """End the launcher and everything it started; safe to call twice."""
+        if self.owner_pid == os.getpid() and self._control.fileno() >= 0:
+            with suppress(BrokenPipeError):
+                self._control.send(pickle.dumps({"op": "end"}))
         self._control.close()
         if self.owner_pid == os.getpid():
             self.process.wait(timeout=_ANSWER_TIMEOUT_S)

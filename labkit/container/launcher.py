@@ -72,15 +72,20 @@ class Job:
 class Launcher:
     """Serves one program over ``control``; made and run by `labkit.container.resident`."""
 
-    def __init__(self, control: socket.socket, folder: runfolder.RunFolder) -> None:
+    def __init__(self, control: socket.socket, folder: runfolder.RunFolder, program_pidfd: int) -> None:
         self.control = control
+        #: Readable at the program's end, even if a forked child of it still holds the socket open.
+        self.program_pidfd = program_pidfd
         self.name = os.path.basename(folder.path)
         self.folder = folder
         self.jobs: dict[int, Job] = {}
         self.prepared: Prepared | None = None
+        #: The program said goodbye; otherwise it was killed, and its cgroups are ours to remove.
+        self.was_dismissed = False
         self.unwritten: dict[str, dict[str, Any]] = {}
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
+        self.poll.register(program_pidfd, select.EPOLLIN)
         self.arena = Arena()
         self.buffer = bytearray(MESSAGE_BYTES)
         self.preparer = Preparer(self.name, folder.stage)
@@ -90,9 +95,9 @@ class Launcher:
         while True:
             events = self.poll.poll(self._timeout_s())
             for fd, _ in events:
-                if fd != self.control.fileno():
+                if fd in self.jobs:
                     self._reap(self.jobs[fd])
-                elif not self._answer():
+                elif fd == self.program_pidfd or not self._answer():
                     return
             self._enforce_deadlines()
             if not events:
@@ -118,6 +123,9 @@ class Launcher:
             return False
         # The program at the other end runs as the same user, from the same files: its pickles are as good as its word.
         request = pickle.loads(message)
+        if request["op"] == "end":
+            self.was_dismissed = True
+            return False
         if request["op"] == "prepare":
             self._op_prepare(request)
             return True

@@ -61,8 +61,8 @@ def remove(leftovers: Leftovers) -> None:
     """End the processes, then remove cgroups and folders. Raises: OSError, DeadlineExceeded for what will not go."""
     for pid in leftovers.pids:
         kill_marked(pid)
-    for folder in leftovers.cgroups:
-        cgroups.remove_tree(folder)
+    if leftovers.cgroups:
+        cgroups.remove_leftovers()
     for path in leftovers.folders:
         runfolder.remove_folder(path)
 

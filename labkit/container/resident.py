@@ -1,7 +1,7 @@
 """The launcher as a process: becomes able to make namespaces, serves, and takes everything along when it ends.
 
-Started by `labkit.container.client` as ``python -I -S -c ... FD BASE NAME CGROUP_PARENT``. The first message it sends is a greeting, or the
-reason why this machine does not let it work.
+Started by `labkit.container.client` as ``python -I -S -c ... FD PIDFD BASE NAME CGROUP_PARENT``. The first message it sends is a
+greeting, or the reason why this machine does not let it work.
 
 See: user_namespaces(7), newuidmap(1), prctl(2) (PR_SET_CHILD_SUBREAPER).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import select
 import signal
 import socket
 from contextlib import suppress
@@ -24,12 +25,16 @@ from labkit.linux.syscalls import capget, prctl, unshare
 
 __all__ = ["main"]
 
+#: How long a killed program may take from closing its socket to its end.
+_LAST_BREATH_MS = 5000
 
-def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
+
+def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_parent: str) -> None:
     """Serve the program at the other end of ``control_fd`` until it goes away; then remove what is left of both."""
-    control = socket.socket(fileno=int(control_fd))
-    # It was inherited on purpose, by this process; a container that held it could speak for us.
+    control, program_pidfd = socket.socket(fileno=int(control_fd)), int(program_pidfd_text)
+    # They were inherited on purpose, by this process; a container that held them could speak for us.
     control.set_inheritable(False)
+    os.set_inheritable(program_pidfd, False)  # noqa: FBT003 - the function takes it only so
     control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     os.setsid()  # Ctrl-C in the program's terminal is for the program
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
@@ -46,7 +51,7 @@ def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
     try:
         if not _has_power():
             become_namespace_root()
-        launcher = Launcher(control, folder)
+        launcher = Launcher(control, folder, program_pidfd)
         # Nothing allocated so far will be collected: children share these pages instead of copying them.
         gc.collect()
         gc.freeze()
@@ -58,7 +63,8 @@ def main(control_fd: str, base: str, name: str, cgroup_parent: str) -> None:
     finally:
         if launcher is not None:
             launcher.end_all()
-        _remove_cgroups(cgroup_parent)
+            if not launcher.was_dismissed:
+                _remove_cgroups(cgroup_parent, program_pidfd)
         folder.remove()
 
 
@@ -121,9 +127,12 @@ def _write_maps(pid: int, maps: idmap.IdMaps, *, with_helpers: bool) -> int:
     return 0
 
 
-def _remove_cgroups(parent: str) -> None:
+def _remove_cgroups(parent: str, program_pidfd: int) -> None:
+    """Remove the cgroups of a program that was killed, once it is quite gone: until then it holds their lock."""
     # Imported here: no start of a container needs it in this process.
     from labkit.isolation import cgroups
 
-    for folder in cgroups.find_leftovers(is_alive=lambda other: other != parent):
-        cgroups.remove_tree(folder)
+    poll = select.poll()
+    poll.register(program_pidfd, select.POLLIN)
+    poll.poll(_LAST_BREATH_MS)
+    cgroups.remove_leftovers(is_alive=lambda other: other != parent)
