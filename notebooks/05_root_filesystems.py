@@ -10,7 +10,7 @@ climb out of it, and how can a hundred containers share one tree and still each 
 - break out of `chroot`, and say why the same trick fails after `pivot_root`;
 - stack folders with OverlayFS and find every change, file by file, in the layer where it was made.
 
-**Time:** about 45 minutes. Everything happens in containers and in one temporary folder, which the last cell removes.
+**Time:** about 45 minutes. **You need** [lesson 03](03_namespaces.ipynb). Everything happens in containers and in one temporary folder, which the last cell removes.
 """
 
 # %%
@@ -582,6 +582,8 @@ cd merged && mkdir -p old && pivot_root . old && umount -l /old && exec chroot .
 - `pivot_root` changes the root mount of a mount namespace and lets the old tree go: nothing is left to climb to.
 - OverlayFS looks a file up from the top. Changing copies up, deleting adds a whiteout, a folder made anew is opaque.
 - Lower layers never change, so any number of containers can share them; and what they hold stays in them.
+
+Next: [06 A container by hand](06_container_by_hand.ipynb).
 
 """
 
