@@ -153,6 +153,27 @@ PARTS = (
         _named("libcap2-bin", dnf="libcap", pacman="libcap", zypper="libcap-progs", apk="libcap-utils"),
         for_tests=True,
     ),
+    Part("objdump", _WITNESS, _program("objdump"), _named("binutils"), for_tests=True),
+    Part(
+        "scmp_sys_resolver",
+        _WITNESS,
+        _program("scmp_sys_resolver"),
+        _named("seccomp", dnf="libseccomp-devel", pacman="libseccomp", zypper="libseccomp-tools", apk="libseccomp-dev"),
+        for_tests=True,
+    ),
+    Part(
+        "linux/sched.h",
+        _WITNESS,
+        lambda: Path("/usr/include/linux/sched.h").is_file(),
+        _named(
+            "linux-libc-dev",
+            dnf="kernel-headers",
+            pacman="linux-api-headers",
+            zypper="linux-glibc-devel",
+            apk="linux-headers",
+        ),
+        for_tests=True,
+    ),
     Part("strace", _WITNESS, _program("strace"), _named("strace"), for_tests=True),
     Part(
         "chromium",
