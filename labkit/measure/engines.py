@@ -14,7 +14,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,33 +36,39 @@ def _limit_options() -> list[str]:
 def podman(rootfs: Path) -> Iterator[Contender]:
     """Prepare podman: with limits, or without where it cannot set them. Raises: LabkitError with what it said."""
     with scratch_folder(mode=0o700) as folder, held_cgroups() as group:
+        # Whatever it keeps for its user goes to the scratch folder, too.
+        names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR")
+        variables = dict.fromkeys(names, str(folder))
         options = [
             program("podman"), "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--tmpdir",
             str(folder / "tmp"), "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none",
         ]  # fmt: skip
-        # The runtime sets these limits itself, and may not raise them above the caller's own without CAP_SYS_RESOURCE.
-        common = ["run", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-        limited = [f"--cgroup-parent={group}", *_limit_options()]
-        words = ["--rootfs", str(rootfs), "/bin/true"]
-        note = "the engine's defaults: no user namespace, a monitor (conmon) beside it"
         try:
-            yield _first_that_runs(
-                "podman",
-                [
-                    ([*options, *common, *limited, *words], note),
-                    ([*options, "--runtime=runc", *common, *limited, *words], f"{note}; runtime runc"),
-                    ([*options, *common, "--cgroups=disabled", *words], f"{note}; no limits here"),
-                ],
-            )
+            yield _first_that_runs("podman", _podman_tries(options, rootfs, group), variables)
         finally:
-            quietly(*options, "rm", "--all", "--force", "--time=0")
+            quietly(*options, "rm", "--all", "--force", "--time=0", variables=variables)
+            # Ends the process that keeps an ordinary user's namespaces alive between two commands.
+            quietly(*options, "system", "migrate", variables=variables)
 
 
-def _first_that_runs(name: str, tries: list[tuple[list[str], str]]) -> Contender:
+def _podman_tries(options: list[str], rootfs: Path, group: str) -> list[tuple[list[str], str]]:
+    # The runtime sets these rlimits itself, and may not raise them above the caller's own without CAP_SYS_RESOURCE.
+    common = ["run", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+    limited = [f"--cgroup-parent={group}", *_limit_options()]
+    words = ["--rootfs", str(rootfs), "/bin/true"]
+    note = "the engine's defaults: no user namespace for root, a monitor (conmon) beside it"
+    return [
+        ([*options, *common, *limited, *words], note),
+        ([*options, "--runtime=runc", *common, *limited, *words], f"{note}; runtime runc"),
+        ([*options, *common, "--cgroups=disabled", *words], f"{note}; no limits here"),
+    ]
+
+
+def _first_that_runs(name: str, tries: list[tuple[list[str], str]], variables: Mapping[str, str]) -> Contender:
     reasons = []
     for command, note in tries:
         try:
-            return outside(name, command, note)
+            return outside(name, command, note, variables=variables)
         except LabkitError as error:
             reasons.append(str(error))
     raise LabkitError(reasons[0])

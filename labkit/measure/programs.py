@@ -43,9 +43,12 @@ def program(name: str) -> str:
     return str(found)
 
 
-def outside(name: str, command: list[str], note: str) -> Contender:
-    """Try ``command`` once, with its errors read. Raises: LabkitError with what it said."""
-    environment = dict(os.environ)
+def outside(name: str, command: list[str], note: str, *, variables: Mapping[str, str] | None = None) -> Contender:
+    """Try ``command`` once, with its errors read; ``variables`` are added to its environment.
+
+    Raises: LabkitError with what it said.
+    """
+    environment = {**os.environ, **(variables or {})}
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
@@ -74,16 +77,15 @@ def run_program(command: list[str], environment: Mapping[str, str], *, timeout_s
         raise LabkitError(f"{Path(command[0]).name} ended with {os.waitstatus_to_exitcode(status)} this time.")
 
 
-def quietly(*command: str) -> str:
-    """Run ``command`` for its effect and return what it printed; what it complains about does not matter.
-
-    Raises: DeadlineExceeded.
-    """
+def quietly(*command: str, variables: Mapping[str, str] | None = None) -> None:
+    """Run ``command`` for its effect; what it says about it does not matter. Raises: DeadlineExceeded."""
+    environment = {**os.environ, **(variables or {})}
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
+        subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceeded(f"{Path(command[0]).name} took longer than {TIMEOUT_S:.0f} s.") from error
-    return done.stdout.decode(errors="replace").strip()
 
 
 @contextmanager

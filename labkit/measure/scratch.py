@@ -9,11 +9,13 @@ See: flock(2), mkdtemp(3).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from labkit.linux.fds import Fd
 __all__ = ["PREFIX", "find_dead_scratch", "remove_dead_scratch", "scratch_folder"]
 
 PREFIX = "labkit-scratch-"
+_GRACE_S = 2.0
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def scratch_folder(*, mode: int = 0o755) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder)
+            _remove(folder)
 
 
 def _make() -> tuple[Path, Fd]:
@@ -61,7 +64,23 @@ def find_dead_scratch() -> list[Path]:
 
 def remove_dead_scratch(folder: Path) -> None:
     """Remove ``folder`` unless somebody holds it by now."""
-    _take(folder, shutil.rmtree)
+    _take(folder, _remove)
+
+
+def _remove(folder: Path) -> None:
+    """Remove ``folder``; a program that somebody detached (podman's clean-up) may still be writing to it for a moment."""
+    deadline_s = time.monotonic() + _GRACE_S
+    while True:
+        try:
+            shutil.rmtree(folder)
+            return
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
 
 
 def _is_own_folder(folder: Path) -> bool:
