@@ -10,8 +10,9 @@ See: `labkit.measure.contenders` and `labkit.measure.peers` for who takes part; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from labkit.measure.record import Result
 from labkit.measure.rootfs import busybox_rootfs
 from labkit.measure.stats import Summary, summarise
 
-__all__ = ["NAMES", "Race", "Row", "race"]
+__all__ = ["NAMES", "Race", "Row", "race", "rounds"]
 
 #: Everybody who can take part, in the order of the table.
 NAMES = (
@@ -83,17 +84,29 @@ def race(
 
     Raises: InvalidSpec for an unknown name or n below 1, FeatureMissing without a static busybox.
     """
-    names = _checked_names(only)
     if n < 1 or warm_up < 0:
         raise InvalidSpec(f"A race needs at least 1 round to count and no negative warm-up, not {n} and {warm_up}.")
+    with closing(rounds(only, warm_up=warm_up)) as going:
+        for number in range(1, warm_up + n + 1):
+            so_far = next(going)
+            if progress is not None:
+                progress(number, warm_up + n)
+    return so_far
+
+
+def rounds(only: Iterable[str] | None = None, *, warm_up: int = 3) -> Generator[Race, None, None]:
+    """Let the contenders run round after round, without an end, and yield the race so far after each of them.
+
+    Closing the generator ends the race and releases what the contenders need. Raises: as `race`.
+    """
+    names = _checked_names(only)
+    host = host_facts()
     with busybox_rootfs() as rootfs, ExitStack() as stack:
         runners = [_Runner(_enter(name, rootfs, stack)) for name in names]
-        for number in range(warm_up + n):
+        for number in itertools.count(1):
             for runner in runners:
-                runner.run(counts=number >= warm_up)
-            if progress is not None:
-                progress(number + 1, warm_up + n)
-    return Race(host_facts(), tuple(runner.row() for runner in runners), n, warm_up)
+                runner.run(counts=number > warm_up)
+            yield Race(host, tuple(runner.row() for runner in runners), max(0, number - warm_up), warm_up)
 
 
 class _Runner:
