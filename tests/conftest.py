@@ -11,13 +11,21 @@ import pytest
 from tests.support.leaks import Snapshot, become_subreaper, wait_for_leaks_since
 from tests.support.report import pytest_addoption, pytest_configure
 
-__all__ = ["nothing_is_left", "pytest_addoption", "pytest_configure", "pytest_sessionfinish", "pytest_sessionstart"]
+__all__ = [
+    "nothing_is_left",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_sessionfinish",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+]
 
 # A loaded machine is slow; that is no finding about the code.
 hypothesis.settings.register_profile("labkit", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("labkit")
 
 _AT_START = pytest.StashKey[Snapshot]()
+_LEFT = pytest.StashKey[list[str]]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -42,9 +50,16 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     left = _left_at_the_end(session)
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    session.config.stash[_LEFT] = left
     yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the whole run left behind."""
+    left = config.stash.get(_LEFT, [])
     if left:
-        print("\nthe whole test run left behind:\n  " + "\n  ".join(left), file=sys.stderr)
+        terminalreporter.section("the whole test run left behind", red=True)
+        terminalreporter.write_line("\n".join(left))
 
 
 def _left_at_the_end(session: pytest.Session) -> list[str]:

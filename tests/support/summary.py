@@ -30,7 +30,7 @@ def summarize(folder: Path) -> tuple[list[str], bool]:
         lines += table({name: Counts(**counts) for name, counts in run["features"].items()})
         lines += [f"skipped for another reason, {n} tests: {why}" for why, n in sorted(run["other_skips"].items())]
         lines += [f"MISSING: {failure}" for failure in run["must_have_failures"]]
-        if run["exit_status"] and not outcomes["failed"] and not run["must_have_failures"]:
+        if run["exit_status"] and not run["outcomes"].get("failed") and not run["must_have_failures"]:
             lines.append(f"the {run['run']} run ended with status {run['exit_status']}")
     lines += ["", "== all runs", *table(_merged(runs))]
     lines.append(f"{outcomes['passed']} passed, {outcomes['failed']} failed, {outcomes['skipped']} skipped")

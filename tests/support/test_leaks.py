@@ -198,7 +198,7 @@ def test_what_a_whole_run_leaves_fails_the_run(tmp_path: Path) -> None:
         status=1,
     )
     assert "1 passed" in output, output
-    assert "the whole test run left behind:" in output
+    assert "the whole test run left behind" in output
     assert re.search(r"process: \d+ sleep 1", output)
 
 
