@@ -214,8 +214,8 @@ def test_the_maps_of_a_new_user_namespace_agree_with_what_unshare_was_told() -> 
 def test_the_parsers_need_the_standard_library_alone() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from labkit.linux import memory, mountinfo, proc\n"
-        "proc.read_status(); memory.read_meminfo(); mountinfo.read_mountinfo()\n"
+        "from labkit.linux import mountinfo, proc\n"
+        "proc.read_status(); mountinfo.read_mountinfo()\n"
         "print([name for name in sys.modules if 'site-packages' in str(getattr(sys.modules[name], '__file__', ''))])"
     )
     done = run_python(code, str(Path(proc.__file__).parents[2]), flags=("-I", "-S"))
