@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import labkit
 from labkit.errors import InvalidSpec, LabkitError
+from labkit.setup.parts import search_path
 
 __all__ = ["COMMANDS", "main"]
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises: SystemExit with 2 for wrong use, as argparse does, and 0 after ``--help``.
     """
+    # Typed in a shell, PATH lacks the folder of the parts that set-up unpacked, and often the sbin folders.
+    os.environ["PATH"] = search_path(os.environ.get("PATH", os.defpath))
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     args = _parser(chosen).parse_args(words)

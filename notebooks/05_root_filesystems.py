@@ -180,7 +180,7 @@ labkit makes a container as a list of system calls. These are the ones that chan
 
 # %%
 for step in [*mounts.private(), *mounts.pivot_into("/stage/new"), *mounts.let_go_of_old_root()]:
-    print(f"{str(step):<62} # {step.why}")
+    print(f"{step!s:<62} # {step.why}")
 
 # %% [markdown]
 """
