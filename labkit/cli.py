@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 
 import labkit
 from labkit.errors import InvalidSpec, LabkitError
-from labkit.setup.parts import search_path
 
 __all__ = ["COMMANDS", "main"]
 
@@ -40,11 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises: SystemExit with 2 for wrong use, as argparse does, and 0 after ``--help``.
     """
-    # Typed in a shell, PATH lacks the folder of the parts that set-up unpacked, and often the sbin folders.
-    os.environ["PATH"] = search_path(os.environ.get("PATH", os.defpath))
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     args = _parser(chosen).parse_args(words)
+    _extend_path()
     try:
         status = int(args.run(args))
         sys.stdout.flush()
@@ -59,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"labkit: {sentence}", file=sys.stderr)
         return USAGE if isinstance(error, InvalidSpec) else FAILED
     return status
+
+
+def _extend_path() -> None:
+    """Add what PATH lacks in a plain shell: the sbin folders, and the folder of the parts that set-up unpacked."""
+    from labkit.setup.parts import search_path
+
+    os.environ["PATH"] = search_path(os.environ.get("PATH", os.defpath))
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
