@@ -247,6 +247,9 @@ guess
 
 # %% tags=["nbval-ignore-output"]
 freezer = lesson.needs("cgroups", "cgroup cpu", "cgroup freezer")
+freezer
+
+# %% tags=["nbval-ignore-output"]
 if freezer:
     hog = Container(cpu_hog().command, image_like_host=True, limits=Limits(cpus=0.5))
     hog.start()
@@ -315,6 +318,9 @@ machine, which is what labkit then shows.
 
 # %% tags=["nbval-ignore-output"]
 pressure_kept = lesson.needs("cgroups", "cgroup cpu", "pressure (PSI)")
+pressure_kept
+
+# %% tags=["nbval-ignore-output"]
 if pressure_kept:
     with Container(cpu_hog().command, image_like_host=True, limits=Limits(cpus=0.2)) as hog:
         hog.start()
@@ -344,6 +350,9 @@ lesson.source(seconds_to_write, without_docstring=True)
 
 # %% tags=["nbval-ignore-output"]
 disk = lesson.needs("cgroups", "cgroup io")
+disk
+
+# %% tags=["nbval-ignore-output"]
 if disk:
     free_s = seconds_to_write(2 * MiB, Limits())
     limited_s = seconds_to_write(2 * MiB, Limits(io_write_bytes_per_s=MiB))

@@ -55,13 +55,17 @@ class Need:
         return {"text/plain": repr(self), "text/html": note("not yet" if self.refused else "note", body)}
 
 
+#: How long the second question may take; the doctor returns as soon as it has all answers.
+_PATIENT_S = 20.0
 _report: Report | None = None
 
 
 def report(*, again: bool = False) -> Report:
-    """Return the doctor's report on this machine, taken once a process, or ``again``."""
+    """Return the doctor's report on this machine, taken once a process; or taken ``again``, with all the time it needs."""
     global _report
-    if _report is None or again:
+    if again:
+        _report = examine(timeout_s=_PATIENT_S)
+    elif _report is None:
         _report = examine()
     return _report
 
@@ -75,7 +79,7 @@ def needs(*features: str) -> Need:
     if unknown or not features:
         raise InvalidSpec(f"The doctor knows no feature {unknown or features!r}: `labkit doctor` lists their names.")
     need = Need(features, answers=report())
-    # A busy machine makes probes miss their deadline: a refusal is worth asking for twice.
+    # On a slow or busy machine probes miss their deadline: a refusal is worth asking for twice.
     return need or Need(features, answers=report(again=True))
 
 
