@@ -25,7 +25,7 @@ test: ## Set up what is missing and run all tests: as root also as an ordinary u
 	@reports=$$(mktemp -d) && chmod 1777 "$$reports" && export LABKIT_FEATURE_REPORT="$$reports" && failed=0; \
 	$(PY) -m pytest $(ARGS) || failed=1; \
 	if [ "$$(id -u)" = 0 ]; then sh tests/as_user.sh $(ARGS) || failed=1; fi; \
-	$(PY) -m pytest --nbval notebooks $(NBVAL) || failed=1; \
+	LABKIT_TEST_RUN=notebooks $(PY) -m pytest -p tests.support.report --nbval notebooks $(NBVAL) || failed=1; \
 	$(PY) -m tests.support.summary "$$reports" || failed=1; \
 	rm -rf "$$reports"; exit $$failed
 

@@ -191,6 +191,9 @@ class Launcher:
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
         program = Program([*first_steps(stdio, tasks), *prepared.steps], self.arena)
         wanted = NS(spec.namespaces) & ~NS.CGROUP  # that one comes later, in the child
+        # A process that changed its ids hides its /proc/PID; the child inherits or shares that mark, and its id maps
+        # are files there.
+        prctl(Prctl.SET_DUMPABLE, 1)
         pid, pidfd = spawn_program(
             program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
         )
@@ -212,18 +215,16 @@ class Launcher:
 
     def _write_outside_files(self, spec: Spec, pid: int) -> None:
         """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
-        has_userns = NS.USER in NS(spec.namespaces)
-        if has_userns or spec.time_offset_s or spec.oom_score_adj is not None:
-            # The child shares our memory, and with it the mark that hides /proc/PID of a process that changed its ids.
-            prctl(Prctl.SET_DUMPABLE, 1)
-        if has_userns:
-            write_maps(pid, self.preparer.maps)
-        if spec.time_offset_s:
-            _write_offsets(pid, spec.time_offset_s)
-        if spec.oom_score_adj is not None:
-            _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
-        # Without the mark, a process inside a container could trace a child that is on its way in, and so reach us.
-        prctl(Prctl.SET_DUMPABLE, 0)
+        try:
+            if NS.USER in NS(spec.namespaces):
+                write_maps(pid, self.preparer.maps)
+            if spec.time_offset_s:
+                _write_offsets(pid, spec.time_offset_s)
+            if spec.oom_score_adj is not None:
+                _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
+        finally:
+            # Hidden again: or a process inside a container could trace a child that is on its way in, and so reach us.
+            prctl(Prctl.SET_DUMPABLE, 0)
 
     def _op_exec(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Run a command inside a running container: a first child joins, a second one, adopted by us, runs."""

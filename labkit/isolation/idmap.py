@@ -20,6 +20,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.linux.proc import IdMapping, parse_id_map
+
 __all__ = [
     "CONTAINER_IDS",
     "HIGH_RANGE_START",
@@ -39,18 +41,6 @@ HIGH_RANGE_START = 0x7000_0000
 
 
 @dataclass(frozen=True, slots=True)
-class IdMapping:
-    """One line of a map: ``count`` ids from ``inside`` on are those from ``outside`` on in the parent namespace."""
-
-    inside: int
-    outside: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.inside} {self.outside} {self.count}"
-
-
-@dataclass(frozen=True, slots=True)
 class IdMaps:
     """The two maps of a user namespace; ``setgroups`` is False where the kernel demands that it be denied."""
 
@@ -64,15 +54,10 @@ class IdMaps:
         return any(m.inside == 0 and m.outside != 0 for m in self.uids)
 
 
-def parse_map(text: str) -> tuple[IdMapping, ...]:
-    """Return the lines of a ``uid_map`` or ``gid_map``."""
-    return tuple(IdMapping(*map(int, line.split())) for line in text.splitlines())
-
-
 def own_maps() -> IdMaps:
     """Return the maps of the caller's own user namespace (all ids to themselves in the machine's first one)."""
     denied = Path("/proc/self/setgroups").read_text().strip() == "deny"
-    uids, gids = (parse_map(Path(f"/proc/self/{name}").read_text()) for name in ("uid_map", "gid_map"))
+    uids, gids = (parse_id_map(Path(f"/proc/self/{name}").read_text()) for name in ("uid_map", "gid_map"))
     return IdMaps(uids, gids, setgroups=not denied)
 
 

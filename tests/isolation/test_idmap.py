@@ -17,10 +17,10 @@ from labkit.isolation.idmap import (
     IdMaps,
     container_maps,
     own_maps,
-    parse_map,
     subordinate_ranges,
     user_maps,
 )
+from labkit.linux.proc import parse_id_map
 from tests.support import in_child, requires
 
 WHOLE = (IdMapping(0, 0, 4_294_967_295),)
@@ -30,7 +30,7 @@ ids = st.integers(min_value=0, max_value=2**32 - 1)
 @given(st.lists(st.tuples(ids, ids, ids), max_size=5))
 def test_a_map_survives_being_written_and_read(rows: list[tuple[int, int, int]]) -> None:
     maps = tuple(IdMapping(*row) for row in rows)
-    assert parse_map("\n".join(map(str, maps))) == maps
+    assert parse_id_map("\n".join(map(str, maps))) == maps
 
 
 def test_own_maps_are_those_of_proc() -> None:
