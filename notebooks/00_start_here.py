@@ -251,8 +251,8 @@ Read them in order. Each says at the top how long it takes.
 | [03 Namespaces](03_namespaces.ipynb) | How can a process believe that it is alone? |
 | [04 Control groups](04_cgroups.ipynb) | Why does a program that eats all memory end one container and not the machine? |
 | [05 Root filesystems](05_root_filesystems.ipynb) | Where does a container's file tree come from, and why can it not climb out? |
-| 06 A container by hand | Which parts make a container, and what is each one for? |
-| 07 Start-up and density | What does a container cost, in time and in memory? |
+| [06 A container by hand](06_container_by_hand.ipynb) | Which parts make a container, and what is each one for? |
+| [07 Start-up and density](07_start_up_and_density.ipynb) | What does a container cost, in time and in memory? |
 
 What each of the lessons in this folder can show on *this* machine:
 """

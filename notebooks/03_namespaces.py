@@ -85,7 +85,7 @@ lesson.check("the child shares the network namespace", outside[NS.NET] == inside
 """
 `Namespaced(command, namespaces=...)` is all that this lesson needs: it starts a program in new namespaces of the kinds that you
 name, with the machine's own files and without any limits. (How labkit does that without a fork of the notebook is
-lesson 06's story.) `run(...)` starts it, waits, and returns what it wrote.
+[lesson 06](06_container_by_hand.ipynb)'s story.) `run(...)` starts it, waits, and returns what it wrote.
 
 ## 1. UTS: the host name
 
