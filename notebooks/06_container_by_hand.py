@@ -513,6 +513,7 @@ systemd-run --user --scope -p MemoryMax=64M -p TasksMax=16 \
 - The order follows from the powers that each step needs and the next one gives away.
 - Each defence stops what the others let pass; most attacks are stopped by more than one.
 
+Next: [07 Start-up and density](07_start_up_and_density.ipynb).
 
 """
 
