@@ -40,8 +40,11 @@ def tree_steps(spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchi
         return steps
     if spec.cwd != "/":
         steps += mounts.make_folders(spec.cwd)
+    empty = f".{stage}/empty"
+    if spec.masked_paths:
+        steps += mounts.make_folders(empty, mode=0o555)[-1:]
     for path in spec.masked_paths:
-        steps += mounts.mask(path)
+        steps += mounts.mask(path, empty=empty)
     for path in spec.readonly_paths:
         steps += mounts.readonly(path)
     if spec.rootfs.readonly:

@@ -19,7 +19,7 @@ import stat
 import struct
 
 from labkit.linux.constants import AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
-from labkit.linux.steps import Arg, Step, kept
+from labkit.linux.steps import Step, kept
 from labkit.linux.syscalls import AT_FDCWD, mount_setattr, open_tree
 
 __all__ = [
@@ -247,21 +247,26 @@ def readonly_root() -> list[Step]:
 
 
 @kept
-def mask(path: str) -> list[Step]:
+def mask(path: str, *, empty: str | None = None) -> list[Step]:
     """Hide ``path``: a file behind /dev/null, a folder behind an empty read-only one; what this machine lacks is left out.
 
-    Which of them it is, the caller's own /proc or /sys tells: they come from the same kernel.
+    Which of them it is, the caller's own /proc or /sys tells: they come from the same kernel. ``empty`` is an empty
+    folder to use; a bind mount of one that is there costs the kernel a quarter of a new tmpfs.
     """
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
     except OSError:
         return []
-    if is_folder:
-        args: tuple[Arg, ...] = ("labkit-masked", path, "tmpfs", _SAFE | MountFlag.RDONLY, "size=0")
-    else:
-        args = ("/dev/null", path, None, MountFlag.BIND, None)
-    # A container without /proc or /sys has nothing to hide.
-    return [Step("mount", args, f"mask {path}", tolerate=_MISSING)]
+    why = f"mask {path}"
+    if not is_folder:
+        # A container without /proc or /sys has nothing to hide.
+        return [Step("mount", ("/dev/null", path, None, MountFlag.BIND, None), why, tolerate=_MISSING)]
+    if empty is None:
+        args = ("labkit-masked", path, "tmpfs", _SAFE | MountFlag.RDONLY, "size=0")
+        return [Step("mount", args, why, tolerate=_MISSING)]
+    bound = Step("mount", (empty, path, None, MountFlag.BIND, None), why, tolerate=_MISSING)
+    safe = MountAttr.RDONLY | MountAttr.NOSUID | MountAttr.NODEV | MountAttr.NOEXEC
+    return [bound, _set_attributes(path, safe, tolerate=_MISSING)]
 
 
 @kept
