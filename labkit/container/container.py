@@ -24,8 +24,8 @@ from typing import IO, Literal, Self
 from labkit.container import hostlike
 from labkit.container.process import Completed, Exit, Process, Streams
 from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec
-from labkit.errors import FeatureMissing, InvalidSpec, InvalidState
-from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, limits_met
+from labkit.errors import InvalidSpec, InvalidState
+from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent, limits_met
 from labkit.linux.constants import NS
 
 __all__ = ["Container", "Namespaced", "run"]
@@ -69,13 +69,10 @@ class _Life:
         self.cgroup = cgroup
 
     def _make_cgroup(self, limits: Limits) -> Cgroup | None:
-        try:
-            return Cgroup.create(None, limits, name=self.name)
-        except FeatureMissing:
-            # Without a limit to keep, the group would only have counted; a user may have none of their own.
-            if limits != Limits():
-                raise
+        # Without a limit to keep, the group would only count; a user may have no place for one.
+        if limits == Limits() and not default_parent().places.bases:
             return None
+        return Cgroup.create(None, limits, name=self.name)
 
     @property
     def pid(self) -> int:
