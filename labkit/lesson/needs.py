@@ -20,9 +20,10 @@ See: `labkit.doctor`.
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
-from labkit.doctor import FEATURES, Report, examine
+from labkit.doctor import FEATURES, Feature, Report, examine
 from labkit.errors import InvalidSpec
 from labkit.lesson.display import note
 
@@ -42,10 +43,10 @@ class Need:
     def __repr__(self) -> str:
         if not self.refused:
             return f"This machine has what comes now: {', '.join(self.features)}."
-        return "Not on this machine: " + " ".join(
-            f"{item.name}. The rule: {_sentence(item.rule)} What would change it: {_sentence(item.remedy)}"
-            for item in self.refused
-        )
+        by_rule: dict[str, list[Feature]] = {}
+        for item in self.refused:
+            by_rule.setdefault(item.rule, []).append(item)
+        return "Not on this machine: " + " ".join(_refusal(rule, items) for rule, items in by_rule.items())
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the answer as a note; IPython calls this."""
@@ -81,6 +82,12 @@ def needs(*features: str) -> Need:
     need = Need(features, answers=report())
     # On a slow or busy machine probes miss their deadline: a refusal is worth asking for twice.
     return need or Need(features, answers=report(again=True))
+
+
+def _refusal(rule: str, items: Sequence[Feature]) -> str:
+    names = ", ".join(item.name for item in items)
+    remedies = " ".join(dict.fromkeys(_sentence(item.remedy) for item in items))
+    return f"{names}. The rule: {_sentence(rule)} What would change it: {remedies}"
 
 
 def _sentence(text: str) -> str:

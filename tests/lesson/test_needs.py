@@ -64,6 +64,13 @@ def test_what_is_refused_is_false_and_names_rule_and_remedy(asked: list[Report])
     assert "not delegated" in page and "The cells below go on" in page
 
 
+def test_a_rule_that_refuses_several_features_is_said_once(asked: list[Report]) -> None:
+    asked += [made_report("cgroup cpu", "cgroup memory")] * 2
+    text = repr(needs("cgroup cpu", "overlay", "cgroup memory"))
+    assert text.startswith("Not on this machine: cgroup cpu, cgroup memory. The rule: ")
+    assert text.count("not delegated") == text.count("Run as root.") == 1
+
+
 def test_a_refusal_is_asked_for_twice_because_a_busy_machine_misses_deadlines(asked: list[Report]) -> None:
     asked += [made_report("cgroup memory"), made_report()]
     assert needs("cgroup memory")
