@@ -274,14 +274,15 @@ class Launcher:
             "user_s": usage.ru_utime,
             "system_s": usage.ru_stime,
         }
+        # What is released is released before the program hears of the end and may look.
+        os.close(job.pidfd)
+        if self.unwritten.pop(job.name, None) is None:
+            self.folder.remove_entry(job.name)
         try:
             os.write(job.exit_fd, json.dumps(report).encode())
         except BrokenPipeError:
             pass  # nobody waits any more
         os.close(job.exit_fd)
-        os.close(job.pidfd)
-        if self.unwritten.pop(job.name, None) is None:
-            self.folder.remove_entry(job.name)
 
     def _end_orphans(self) -> None:
         """Kill what a program without a PID namespace left behind: its orphans became ours (child subreaper)."""

@@ -13,7 +13,7 @@ from tests.support import requires
 
 pytestmark = [requires("userns", "overlay-userns", "program:busybox", "pyseccomp"), pytest.mark.timeout(300)]
 
-TRIES = 3
+TRIES = 5
 
 
 def best_of(measure: Callable[[], float], *, at_most: float, what: str) -> float:
