@@ -12,6 +12,7 @@ See: proc_pid_smaps(5), proc_meminfo(5), Documentation/admin-guide/cgroup-v2.rst
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def count_now() -> Counters:
     parent = default_parent()
     folders = [f"{base.folder}/{parent.name}" for base in parent.places.bases.values()]
     try:
-        launcher_descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        launcher_descriptors = _settled_count(f"/proc/{pid}/fd")
     except PermissionError:
         launcher_descriptors = None  # it hides itself from ordinary users, its owner included
     return Counters(
@@ -124,6 +125,15 @@ def count_now() -> Counters:
         launcher_descriptors=launcher_descriptors,
         launcher_bytes=read_status(pid).resident_bytes or 0,
     )
+
+
+def _settled_count(folder: str) -> int:
+    """Count until two counts agree: the launcher reports an end a moment before it closes the pipe it reported through."""
+    count, before = len(os.listdir(folder)), -1
+    while count != before:
+        time.sleep(0.01)
+        count, before = len(os.listdir(folder)), count
+    return count
 
 
 def _kernel_bytes() -> int:
