@@ -341,15 +341,16 @@ charts.show(figure, alt="Table of attacks against levels of defence. Stopped fro
 
 # %% [markdown]
 """
-**What happened.** A cell names the error that the kernel gave, if it gave one: `ESRCH` means that the process to be killed does not exist *for the
-attacker*; `stopped` without an error means that the call worked, but only inside the container. As an ordinary user you start with
-fewer rights than root, so more is stopped in the first column already.
+**What happened.** A cell names the error that the kernel gave, if it gave one: `ESRCH` means that the process to be killed does not exist *for
+the attacker*; `stopped` without an error means that the call worked, but without effect outside, or that the attacker was killed. As an
+ordinary user you start with fewer rights than root, so more is stopped in the first column already.
 """
 
 # %% tags=["nbval-ignore-output"]
 stops = [table.stopped_by(attack.name) for attack in table.attacks]
 counts = {defence.title: stops.count(defence) for defence in table.defences[1:]}
-print(counts)
+for title, count in counts.items():
+    print(f"{title:<24} stops {count} that got as far as this")
 guess_most.compare(max(counts, key=counts.get).removeprefix("+ "))
 
 # %%
