@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -71,14 +72,23 @@ def _collect(helper: subprocess.Popen[str], deadline_s: float) -> tuple[dict[str
     try:
         output, errors = helper.communicate(timeout=max(0.01, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired:
-        helper.kill()
-        output, errors = helper.communicate()
+        output, errors = _end(helper)
     answers = {}
     for line in output.splitlines():
         with suppress(ValueError):  # the last line may be cut off
             name, *fields = json.loads(line)
             answers[name] = Answer(*fields)
     return answers, errors.strip().rpartition("\n")[2]
+
+
+def _end(helper: subprocess.Popen[str]) -> tuple[str, str]:
+    """Kill the helper with all its probes, one of which may hold its pipes open, and return what it said until then."""
+    with suppress(ProcessLookupError):
+        os.killpg(helper.pid, signal.SIGKILL)  # its own session's group; it has not been waited for
+    try:
+        return helper.communicate(timeout=_MARGIN_S)
+    except subprocess.TimeoutExpired:
+        return "", ""
 
 
 def _feature(name: str, group: str, found: dict[str, Answer], said: str) -> Feature:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import socket
 import sys
 import time
@@ -223,7 +224,8 @@ def _scrub(text: str, *, folder: Path) -> str:
     """Return ``text`` without the folders and, where it is long enough to be no ordinary word, the name of this machine."""
     for private, public in ((folder.resolve(), "notebooks"), (folder.resolve().parent, "."), (Path.home(), "~")):
         if len(private.parts) > 1:
-            text = text.replace(str(private), public)
+            # Whole paths only: the home /root is not part of /stage/root.
+            text = re.sub(rf"(?<![\w./~-]){re.escape(str(private))}(?![\w.-])", public, text)
     host_name = socket.gethostname()
     return text.replace(host_name, "this-machine") if len(host_name) >= _SHORTEST_HOST_NAME else text
 
