@@ -1,6 +1,6 @@
 """One line a step: ``[2/4] packages … done in 12 s``, with what the step is doing shown while it runs.
 
-On a terminal the line is redrawn in place, so that a long download is seen to move. In a file or a CI log nothing can be
+On a terminal the line is redrawn in place, so that a long download is seen to move. In a file nothing can be
 redrawn: the line grows from left to right and ends once.
 
 Leaves out: percentages; neither pip nor apt-get tells how much work is left.

@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
 
 def nbval(path: Path, environ: dict[str, str]) -> Any:
-    """Run nbval on a notebook, or on all in a folder, as CI does."""
+    """Run nbval on a notebook, or on all in a folder, as `make test` does."""
     folder = path if path.is_dir() else path.parent
     return python(*NBVAL, "--rootdir", folder, "--nbval-sanitize-with", SANITIZE, path, cwd=folder, environ=environ)
 
