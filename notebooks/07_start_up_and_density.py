@@ -165,7 +165,7 @@ for name, part in parts.items():
 # %% tags=["nbval-ignore-output"]
 concepts = ["process", "namespace", "container", "container", "container"]
 rows = [charts.Bar(name, part.median, concept, (part.lower_quartile, part.upper_quartile))
-        for (name, part), concept in zip(parts.items(), concepts)]
+        for (name, part), concept in zip(parts.items(), concepts, strict=False)]
 figure, (axes,) = charts.figure(8.2, 2.8)
 title = f"From {rows[0].value:.1f} to {rows[-1].value:.1f} ms, piece by piece"
 charts.bars(axes, rows, title=title, x="start-up, median (ms)")
