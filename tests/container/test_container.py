@@ -128,7 +128,7 @@ def test_dangerous_parts_of_proc_are_masked_or_read_only(rootfs: Path) -> None:
     assert "refused" in shell(rootfs, "echo x 2>/dev/null > /proc/sys/kernel/hostname || echo refused")
 
 
-@pytest.mark.parametrize("link", ["/dev", "/proc", "/work"])
+@pytest.mark.parametrize("link", ["/dev", "/proc", "/app"])
 def test_a_link_in_an_image_leads_nowhere_outside(link: str, rootfs: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.mkdir()
@@ -137,7 +137,7 @@ def test_a_link_in_an_image_leads_nowhere_outside(link: str, rootfs: Path, tmp_p
     (layer / link[1:]).symlink_to(canary)
     for folder in (tmp_path, layer, canary):
         folder.chmod(0o777)
-    container = Container(["true"], rootfs=[layer, rootfs], cwd="/work/inner" if link == "/work" else "/")
+    container = Container(["true"], rootfs=[layer, rootfs], cwd="/app/inner" if link == "/app" else "/")
     try:
         run(container)
     except SetupError:
