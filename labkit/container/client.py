@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,17 +95,36 @@ class LauncherClient:
         except BrokenPipeError:
             raise InvalidState("The launcher has ended: run the cell again, and labkit starts a new one.") from None
 
-    def spawn(self, request: dict[str, Any], fds: Sequence[int]) -> Answer:
+    def spawn(
+        self, request: dict[str, Any], fds: Sequence[int], *, between: Callable[[int, int], None] | None = None
+    ) -> Answer:
         """Ask for a child; return once its program runs.
 
+        ``between`` is called with its pid and a descriptor of its network namespace when its namespaces are there and it
+        has not done anything yet: the moment to give it network interfaces.
         Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
         """
-        message = pickle.dumps(request)
+        message = pickle.dumps(request if between is None else request | {"hold": True})
         with self._lock:
             self._send(message, fds)
+            if between is not None:
+                self._while_held(between)
             answer, received = self._receive()
         tty_fd = received[1] if len(received) > 1 else -1
         return Answer(int(answer["pid"]), received[0], tty_fd, answer.get("notes", ()))
+
+    def _while_held(self, between: Callable[[int, int], None]) -> None:
+        answer, received = self._receive()
+        try:
+            between(int(answer["held"]), received[0])
+        except BaseException as error:
+            self._send(pickle.dumps({"op": "stop", "message": str(error)}), [])
+            with suppress(SetupError):
+                self._receive()
+            raise
+        finally:
+            os.close(received[0])
+        self._send(pickle.dumps({"op": "go"}), [])
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(_ANSWER_TIMEOUT_S)

@@ -198,13 +198,17 @@ class Launcher:
             program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
         )
         theirs.close()
-        tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd)
+        tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd, hold=request.get("hold", False))
         self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
         return {"pid": pid, "notes": tuple(prepared.notes)}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
-    def _finish_spawn(self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int) -> int | None:
+    def _finish_spawn(
+        self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int, hold: bool
+    ) -> int | None:
         try:
-            self._write_outside_files(spec, pid)
+            net_fd = self._write_outside_files(spec, pid, hold=hold)
+            if net_fd >= 0:
+                self._hold(pid, net_fd)
             ours.send(GO)
             return wait_for_exec(program, ours)
         except (SetupFailed, OSError):
@@ -213,8 +217,20 @@ class Launcher:
             os.close(pidfd)
             raise
 
-    def _write_outside_files(self, spec: Spec, pid: int) -> None:
-        """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
+    def _hold(self, pid: int, net_fd: int) -> None:
+        """Give the program the child's network namespace to put interfaces in, and wait for its word to go on."""
+        socket.send_fds(self.control, [pickle.dumps({"held": pid})], [net_fd])
+        os.close(net_fd)
+        message, _ = self._receive()
+        word = pickle.loads(message) if message else {}
+        if word.get("op") != "go":
+            raise SetupFailed("set up the network", int(word.get("errno", 0)), str(word.get("message", "cancelled")))
+
+    def _write_outside_files(self, spec: Spec, pid: int, *, hold: bool = False) -> int:
+        """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score.
+
+        Return, for a child that is to be held, a descriptor of its network namespace; else -1.
+        """
         try:
             if NS.USER in NS(spec.namespaces):
                 write_maps(pid, self.preparer.maps)
@@ -222,6 +238,7 @@ class Launcher:
                 _write_offsets(pid, spec.time_offset_s)
             if spec.oom_score_adj is not None:
                 _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
+            return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if hold else -1
         finally:
             # Hidden again: or a process inside a container could trace a child that is on its way in, and so reach us.
             prctl(Prctl.SET_DUMPABLE, 0)

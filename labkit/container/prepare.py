@@ -121,6 +121,9 @@ class Preparer:
                 else:
                     trees[name] = mounts.detached_copy(path, recursive=recursive)
             for i, mount in enumerate(spec.mounts):
+                if mount.kind == "bind" and "idmap" in mount.options and NS.USER in NS(spec.namespaces):
+                    self._map_ids(trees[f"mount:{i}"], mount.source, prepared)
+            for i, mount in enumerate(spec.mounts):
                 if mount.kind == "bind" and "ro" in mount.options:
                     mount_setattr(trees[f"mount:{i}"], "", set_attrs=MountAttr.RDONLY, recursive=True)
             if spec.rootfs.writable is not None:
@@ -143,6 +146,17 @@ class Preparer:
             " changed there; a folder on ext4, xfs or btrfs (or tmpfs since Linux 6.3) shows them as root's."
         )
         return mounts.detached_copy(path)
+
+    def _map_ids(self, tree_fd: int, path: str, prepared: Prepared) -> None:
+        """Show the files of a bind mount as root's inside that are root's outside; where that is impossible, note it."""
+        if self.userns_fd < 0:
+            return
+        try:
+            mount_setattr(tree_fd, "", set_attrs=MountAttr.IDMAP, userns_fd=self.userns_fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+                raise
+            prepared.notes.append(f"{path} cannot be ID-mapped, so its files belong to nobody inside.")
 
     def _open_writable(self, spec: Spec) -> int:
         """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""

@@ -16,6 +16,7 @@ import select
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -112,8 +113,14 @@ class Process:
         """Let the launcher begin, while the caller makes the cgroup. `start` must follow."""
         launcher().prepare(self.name, self._request["spec"])
 
-    def start(self, *, join: JoinFds | None = None, target: tuple[int, int] | None = None) -> None:
-        """Have the launcher start the program; return when it runs. Raises: SetupError naming the step that failed."""
+    def start(
+        self, *, join: JoinFds | None = None, target: tuple[int, int] | None = None,
+        between: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Have the launcher start the program; return when it runs. Raises: SetupError naming the step that failed.
+
+        ``between`` as in `labkit.container.client.LauncherClient.spawn`.
+        """
         if self.pid != -1:
             raise InvalidState(f"{self.name} was started before: make a new one for another run.")
         self._started_s = time.monotonic()
@@ -126,7 +133,7 @@ class Process:
                 self._request["target_pid"] = target[0]
             fds = [*([] if target is None else [target[1]]), *stdio, exit_w.number, *_cgroup_fds(join)]
             self._request["has_cgroup2"] = join is not None and join.v2_fd >= 0
-            answer = launcher().spawn(self._request, fds)
+            answer = launcher().spawn(self._request, fds, between=between)
             self.pid, self._pidfd, self._exit_pipe = answer.pid, Fd(answer.pidfd), exit_r
             self.notes = answer.notes
             if answer.tty_fd >= 0:
