@@ -1,0 +1,1 @@
+"""The engine: a daemon that speaks the Docker Engine API."""
