@@ -25,7 +25,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 #: name: (module, one line of help), in the order in which a newcomer meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "setup": ("labkit.setup.command", "set up everything the course needs on this machine"),
+    "setup": ("labkit.commands.setup", "set up everything the course needs on this machine"),
     "doctor": ("labkit.doctor.command", "say what this machine can do, what not, and what to do about it"),
     "run": ("labkit.commands.run", "run a program in a container"),
     "race": ("labkit.commands.race", "measure how fast processes, namespaces and containers start"),

@@ -5,7 +5,7 @@
 one static program, therefore works from a cache folder. Where the machine's package lists are missing (a container
 image, Binder), ``apt-get update`` makes lists in a private folder first.
 
-Leaves out: dependencies of an unpacked package, and its maintainer scripts.
+Leaves out: dependencies of an unpacked package (`labkit.setup.archives` has them), and its maintainer scripts.
 See: apt-get(8), apt.conf(5) (Dir::State, Dir::Cache), dpkg-deb(1).
 """
 
@@ -21,9 +21,10 @@ from pathlib import Path
 
 from labkit.setup.progress import Step
 
-__all__ = ["can_download", "can_install", "download", "install"]
+__all__ = ["QUIET", "can_download", "can_install", "download", "install", "private_options", "run_or_reason"]
 
-_QUIET = {
+#: The environment in which apt's programs ask nothing.
+QUIET = {
     "DEBIAN_FRONTEND": "noninteractive",
     "NEEDRESTART_SUSPEND": "1",
     "APT_LISTCHANGES_FRONTEND": "none",
@@ -52,13 +53,13 @@ def install(packages: Sequence[str], step: Step) -> dict[str, str]:
     """
     if _refusal(packages):
         step.show("apt-get update")
-        _try(["apt-get", "update", "-o", "DPkg::Lock::Timeout=120"], step)
+        run_or_reason(["apt-get", "update", "-o", "DPkg::Lock::Timeout=120"], step)
     reasons = {package: _refusal([package]) for package in packages} if _refusal(packages) else {}
     wanted = [package for package in packages if not reasons.get(package)]
     if wanted:
         step.announce(f"apt-get install {' '.join(wanted)} ({_download_bytes(wanted) / 1e6:.1f} MB to download)")
-        if _try([*_INSTALL, *wanted], step):
-            reasons |= {package: _try([*_INSTALL, package], step) for package in wanted}
+        if run_or_reason([*_INSTALL, *wanted], step):
+            reasons |= {package: run_or_reason([*_INSTALL, package], step) for package in wanted}
     return {package: reason for package, reason in reasons.items() if reason}
 
 
@@ -69,37 +70,39 @@ def download(packages: Sequence[str], folder: Path, step: Step) -> dict[str, str
         reasons = {package: _fetch(package, work, [], step) for package in packages}
         lacking = [package for package, reason in reasons.items() if reason]
         if lacking:
-            options = _private_options(work)
+            options = private_options(work)
             step.show("apt-get update (private lists)")
             # Without Error-Mode apt-get takes unreachable sources for a warning, and every package for unknown.
-            no_lists = _try(["apt-get", *options, "-oAPT::Update::Error-Mode=any", "update"], step)
+            no_lists = run_or_reason(["apt-get", *options, "-oAPT::Update::Error-Mode=any", "update"], step)
             reasons |= {package: no_lists or _fetch(package, work, options, step) for package in lacking}
         folder.mkdir(parents=True, exist_ok=True)
         for archive in work.glob("*.deb"):
-            reasons[archive.name.partition("_")[0]] = _try(["dpkg-deb", "--extract", str(archive), str(folder)], step)
+            reasons[archive.name.partition("_")[0]] = run_or_reason(
+                ["dpkg-deb", "--extract", str(archive), str(folder)], step
+            )
     return {package: reason for package, reason in reasons.items() if reason}
 
 
 def _fetch(package: str, work: Path, options: Sequence[str], step: Step) -> str:
     # apt-get writes the archive into its working folder and has no option for another.
-    return _try(
+    return run_or_reason(
         ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(work), "apt-get", *options, "download", package], step
     )
 
 
-def _private_options(work: Path) -> list[str]:
+def private_options(work: Path) -> list[str]:
     """Return the options that point apt's state, cache and lists below ``work``; the sources stay the machine's."""
     for name in ("state/lists/partial", "cache/archives/partial"):
-        (work / name).mkdir(parents=True)
+        (work / name).mkdir(parents=True, exist_ok=True)
     places: Mapping[str, str] = {"Dir::State": "state", "Dir::State::lists": "state/lists", "Dir::Cache": "cache"}
     return [f"-o{name}={work / place}" for name, place in places.items()] + [
         "-oDir::State::status=/var/lib/dpkg/status"
     ]
 
 
-def _try(command: Sequence[str], step: Step) -> str:
+def run_or_reason(command: Sequence[str], step: Step) -> str:
     """Run ``command``; return an empty string, or the first error that it printed."""
-    finished = step.execute(command, env=_QUIET)
+    finished = step.execute(command, env=QUIET)
     return _first_error(finished.lines) or f"status {finished.status}" if finished.status else ""
 
 
@@ -122,7 +125,7 @@ def _download_bytes(packages: Sequence[str]) -> int:
 def _simulate(packages: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Let apt print the archives that an installation would fetch: one line each, with the size in bytes."""
     command = [*_INSTALL, "-qq", "--print-uris", *packages]
-    environment = {**os.environ, **_QUIET}
+    environment = {**os.environ, **QUIET}
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
     )

@@ -24,6 +24,7 @@ __all__ = [
     "cache_folder",
     "find_busybox",
     "find_program",
+    "has_machines",
     "is_static",
     "missing",
     "search_path",
@@ -78,6 +79,12 @@ def find_busybox() -> Path | None:
     folders = search_path(os.environ.get("PATH", os.defpath)).split(os.pathsep)
     candidates = (Path(folder) / name for folder in folders for name in ("busybox", "busybox.static"))
     return next((path for path in candidates if os.access(path, os.X_OK) and is_static(path)), None)
+
+
+def has_machines() -> bool:
+    """Say whether the emulator and the guest kernels of the virtual machines are there; `labkit.vm.setup` gets them."""
+    kernels = (cache_folder() / "kernels" / kind / "kernel.json" for kind in ("micro", "hostroot"))
+    return find_program(f"qemu-system-{os.uname().machine}") is not None and all(path.is_file() for path in kernels)
 
 
 def is_static(program: Path) -> bool:

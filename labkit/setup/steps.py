@@ -6,6 +6,7 @@
     virtual environment  .venv/, by the best way this machine has to put pip into it
     packages             pip install of this checkout (editable) and what pyproject.toml names
     kernelspec           how JupyterLab starts the lessons' kernel, inside .venv/
+    virtual machines     QEMU and guest kernels (`labkit.vm.setup`, which needs the packages)
 
 Only a missing environment or missing packages make set-up fail: without a part of the system some lessons show less, and say so.
 
@@ -15,6 +16,7 @@ See: labkit.setup.stamp for how a finished step is recognised, flock(2).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -129,6 +131,7 @@ class Plan:
             Task("system parts", self._parts_are_done, self._install_parts),
             *([] if self.here else own),
             Task("kernelspec", self._kernelspec_is_done, self._install_kernelspec),
+            Task("virtual machines", self._machines_are_done, self._set_up_machines),
         ]
 
     def _parts_are_done(self) -> bool:
@@ -210,6 +213,21 @@ class Plan:
         self._check_writable()
         kernelspec.install(self.folder, self.python)
         step.result = kernelspec.DISPLAY_NAME
+
+    def _machines_are_done(self) -> bool:
+        return parts.has_machines() or self._tried().get("machines") == key_of(str(os.geteuid()), today())
+
+    def _set_up_machines(self, step: Step) -> None:
+        """Let the environment's labkit fetch them: only with the packages it can import what unpacks kernels."""
+        step.announce("QEMU and two guest kernels")
+        finished = step.execute([str(self.python), "-m", "labkit", "setup", "vm"])
+        step.notes += [line.removeprefix("labkit: ") for line in finished.lines if line.startswith("labkit: ")]
+        if finished.status and not step.notes:
+            step.notes.append(f"they are missing ({' '.join(finished.lines[-1:])}): `labkit setup vm` says more")
+        if finished.status:
+            with contextlib.suppress(OSError):  # a home that cannot be written only costs the next run the same look
+                parts.cache_folder().mkdir(parents=True, exist_ok=True)
+                self._tried().set("machines", key_of(str(os.geteuid()), today()))
 
     def _check_writable(self) -> None:
         """Raises: FeatureMissing when this user can write neither the environment nor the folder it goes into."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import shutil
 import struct
 import subprocess
 import zlib
 from collections.abc import Callable, Sequence
 
 from labkit.errors import FeatureMissing, GuestError
+from labkit.setup.parts import find_program
 
 __all__ = ["ELF_MAGIC", "decompress", "unpack_kernel"]
 
@@ -76,11 +76,12 @@ def decompress(data: bytes, *, name: str) -> bytes:
 
 def _by_program(program: str, packed: bytes, name: str) -> bytes:
     """Unpack with ``zstd`` or ``lz4``: Python has neither before 3.14, and both complain of what stands behind, after all is out."""
-    if shutil.which(program) is None:
+    found = find_program(program)
+    if found is None:
         raise FeatureMissing(
             f"{name} is packed with {program}.", remedy=f"Install {program}, then run `labkit setup vm`."
         )
-    done = subprocess.run([program, "-d", "-c"], input=packed, capture_output=True, check=False)
+    done = subprocess.run([str(found), "-d", "-c"], input=packed, capture_output=True, check=False)
     if not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise GuestError(f"{name} is damaged: {said[-1] if said else program}. Run `labkit setup vm --again`.")

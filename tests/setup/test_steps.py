@@ -12,13 +12,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labkit.errors import FeatureMissing
 from labkit.setup import command, parts, steps, venv
-from labkit.setup.progress import Progress, Step
+from labkit.setup.progress import Finished, Progress, Step
 from tests.setup.conftest import Machine
 from tests.support import in_child, requires
 
@@ -30,17 +32,30 @@ class Recorder:
         self.done: list[str] = []
         self.version = ""
         self.fails = False
+        self.has_machines = True
+        self.machines = Finished(0, ())
         monkeypatch.setattr(venv, "describe", lambda folder: self.version)
         monkeypatch.setattr(venv, "has_ensurepip", lambda: True)
         monkeypatch.setattr(venv, "make", self.make)
         monkeypatch.setattr(Step, "run", self.pip)
         monkeypatch.setattr(parts, "missing", lambda wanted: [])
+        monkeypatch.setattr(parts, "has_machines", lambda: self.has_machines)
+        monkeypatch.setattr(Step, "execute", self.execute(Step.execute))
 
     def make(self, folder: Path, step: Step) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         self.version = self.version or "3.12.1"
         self.done.append("make")
+
+    def execute(self, real: Callable[..., Finished]) -> Callable[..., Finished]:
+        def execute(step: Step, command: Sequence[str], **keywords: Any) -> Finished:
+            if command[-2:] != ["setup", "vm"]:
+                return real(step, command, **keywords)
+            self.done.append("machines")
+            return self.machines
+
+        return execute
 
     def pip(self, words: list[str], **_: object) -> None:
         if self.fails:
@@ -65,7 +80,7 @@ def set_up(checkout: Path, *, dev: bool = False, again: bool = False) -> str:
 def test_the_second_run_does_and_prints_nothing(checkout: Path, recorder: Recorder) -> None:
     first = set_up(checkout)
     assert [line.split(" …")[0] for line in first.splitlines()] == [
-        "[1/4] system parts", "[2/4] virtual environment", "[3/4] packages", "[4/4] kernelspec",
+        "[1/5] system parts", "[2/5] virtual environment", "[3/5] packages", "[4/5] kernelspec", "[5/5] virtual machines",
     ]  # fmt: skip
     assert recorder.done == ["make", "pip ."]
     assert set_up(checkout) == ""
@@ -118,7 +133,22 @@ def test_after_a_pip_that_failed_the_next_run_goes_on_from_there(checkout: Path,
 def test_again_repeats_every_step(checkout: Path, recorder: Recorder) -> None:
     set_up(checkout)
     set_up(checkout, again=True)
-    assert recorder.done == ["make", "pip .", "make", "pip ."]
+    assert recorder.done == ["make", "pip .", "make", "pip .", "machines"]
+
+
+def test_virtual_machines_that_cannot_be_had_are_a_sentence_and_tried_again_the_next_day(
+    checkout: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.has_machines = False
+    recorder.machines = Finished(1, ("[1/3] QEMU … not to be had", "labkit: There is no QEMU on this machine."))
+    told = set_up(checkout)
+    assert told.splitlines()[-1].strip() == "There is no QEMU on this machine."
+    assert recorder.done == ["make", "pip .", "machines"]
+    assert set_up(checkout) == ""
+    monkeypatch.setattr(steps, "today", lambda: "2999-12-31")
+    assert "There is no QEMU" in set_up(checkout)
+    recorder.has_machines = True
+    assert set_up(checkout) == ""
 
 
 def test_a_kernelspec_that_somebody_changed_is_written_again(checkout: Path, recorder: Recorder) -> None:
@@ -183,7 +213,7 @@ def test_two_set_ups_of_one_checkout_wait_for_each_other(checkout: Path, recorde
         holder.stdout.readline()
         out = Until("waiting for it", holder)
         steps.run(steps.Plan(checkout), Progress(0, out=out), again=False)
-    assert out.getvalue().startswith("labkit: another set-up of this checkout is running; waiting for it\n[1/4]")
+    assert out.getvalue().startswith("labkit: another set-up of this checkout is running; waiting for it\n[1/5]")
 
 
 class Until(io.StringIO):
