@@ -26,9 +26,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from labkit.container import tree
+from labkit.container.inner import inner_steps
 from labkit.container.spec import DEFAULT_PATH, Spec
 from labkit.container.users import Identity
 from labkit.isolation import capabilities
+from labkit.isolation.idmap import IdMaps
 from labkit.isolation.loopback import loopback_up
 from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.steps import Step, Struct, kept
@@ -70,6 +72,8 @@ class Facts:
     permitted: int
     v1_hierarchies: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
+    maps: IdMaps | None = None
+    share_memory: bool = True
 
 
 def first_steps(stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
@@ -104,7 +108,13 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
         steps += loopback_up()
     if NS.MNT in wanted:
         steps += tree.tree_steps(spec, fds.trees, stage=stage, v1_hierarchies=facts.v1_hierarchies)
-    return steps + _program_steps(spec, fds, facts)
+    program = _program_steps(spec, fds, facts)
+    if spec.inner is None or facts.maps is None:
+        return steps + program
+    return steps + inner_steps(
+        spec.inner, _become_root(), program, maps=facts.maps, v1_hierarchies=facts.v1_hierarchies,
+        share_memory=facts.share_memory, last_capability=facts.last_capability,
+    )  # fmt: skip
 
 
 def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_memory: bool) -> list[Step]:

@@ -21,6 +21,7 @@ from labkit.container.users import Identity, resolve_user
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, MountAttr
+from labkit.linux.spawn import shares_memory
 from labkit.linux.steps import Step
 from labkit.linux.syscalls import capget, clone3, mount_setattr
 
@@ -95,8 +96,8 @@ class Preparer:
             self._check_mapped(identity)
         permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
         marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: os.path.dirname(self.stage)}
-        v1 = v1_hierarchies() if any(mount.kind == "cgroup" for mount in spec.mounts) else ()
-        return Facts(identity, self.last_capability, permitted, v1, marks)
+        v1 = v1_hierarchies() if spec.inner or any(mount.kind == "cgroup" for mount in spec.mounts) else ()
+        return Facts(identity, self.last_capability, permitted, v1, marks, self.maps, shares_memory())
 
     def _check_mapped(self, identity: Identity) -> None:
         for what, number, maps in (("user", identity.uid, self.maps.uids), ("group", identity.gid, self.maps.gids)):
@@ -124,8 +125,8 @@ class Preparer:
                 if mount.kind == "bind" and "idmap" in mount.options and NS.USER in NS(spec.namespaces):
                     self._map_ids(trees[f"mount:{i}"], mount.source, prepared)
             for i, mount in enumerate(spec.mounts):
-                if mount.kind == "bind" and "ro" in mount.options:
-                    mount_setattr(trees[f"mount:{i}"], "", set_attrs=MountAttr.RDONLY, recursive=True)
+                if mount.kind == "bind" and (attributes := mounts.attributes_of(mount.options)):
+                    mount_setattr(trees[f"mount:{i}"], "", set_attrs=attributes, recursive=True)
             if spec.rootfs.writable is not None:
                 trees["writable"] = self._open_writable(spec)
         except OSError:

@@ -20,7 +20,7 @@ from labkit.isolation.capabilities import DOCKER_DEFAULT, parse_capabilities
 from labkit.isolation.mounts import MASKED_PATHS, READONLY_PATHS
 from labkit.linux.constants import NS
 
-__all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "MountSpec", "Rootfs", "Security", "Spec", "check_spec"]
+__all__ = ["ALL_NAMESPACES", "DEFAULT_PATH", "Inner", "MountSpec", "Rootfs", "Security", "Spec", "check_spec"]
 
 #: Every namespace of a full container; the time namespace joins only when offsets are asked for.
 ALL_NAMESPACES = NS.USER | NS.MNT | NS.PID | NS.NET | NS.IPC | NS.UTS | NS.CGROUP
@@ -70,6 +70,22 @@ class MountSpec(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
+class Inner(_Plain):
+    """A second set of namespaces inside the first, for the program alone (`labkit.container.inner`).
+
+    ``init`` runs as PID 1 in the first set and waits; the program is process 2 and root of the second set. ``settings`` are files
+    to write (path, text) and ``rlimits`` limits to set before: who is inside may not lift either. ``shows_unified``: on a
+    hybrid machine its tree of v2 is shown too.
+    """
+
+    init: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    oom_score_adj: int = 0
+    shows_unified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Spec(_Plain):
     """A whole container, or, with ``rootfs.kind == "host"`` and few namespaces, a lesson's single step."""
 
@@ -93,6 +109,9 @@ class Spec(_Plain):
     time_offset_s: int = 0
     oom_score_adj: int | None = None
     time_limit_s: float | None = None
+    #: Small text files to write into the finished tree: path, text.
+    files: tuple[tuple[str, str], ...] = ()
+    inner: Inner | None = None
 
 
 @dataclass(frozen=True, slots=True)

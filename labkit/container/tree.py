@@ -38,6 +38,8 @@ def tree_steps(spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchi
         steps += _mount_steps(mount, trees.get(f"mount:{number}", -1), scratch=scratch, v1_hierarchies=v1_hierarchies)
     if is_host:
         return steps
+    for path, text in spec.files:
+        steps += mounts.write_file(path, text)
     if spec.cwd != "/":
         steps += mounts.make_folders(spec.cwd)
     empty = f".{stage}/empty"
@@ -97,6 +99,6 @@ def _mount_steps(mount: MountSpec, tree_fd: int, *, scratch: str, v1_hierarchies
     if mount.kind == "cgroup":
         return steps + mounts.cgroups(target, v1=v1_hierarchies)
     if mount.kind == "dev":
-        return steps + mounts.dev(target, host_dev="./dev")
+        return steps + mounts.dev(target, host_dev="./dev", readonly="ro" in mount.options)
     simple = {"proc": mounts.proc, "sysfs": mounts.sysfs, "mqueue": mounts.mqueue}
     return steps + simple[mount.kind](target)

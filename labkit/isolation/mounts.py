@@ -27,6 +27,7 @@ __all__ = [
     "MASKED_PATHS",
     "READONLY_PATHS",
     "attach",
+    "attributes_of",
     "bind",
     "cgroups",
     "detached_copy",
@@ -42,6 +43,7 @@ __all__ = [
     "readonly",
     "sysfs",
     "tmpfs",
+    "write_file",
 ]
 
 #: Device nodes every program may expect. They are bind mounts: a user namespace may not make device nodes.
@@ -77,8 +79,15 @@ _WORDS = {
     "nosuid": MountFlag.NOSUID,
     "nodev": MountFlag.NODEV,
     "noexec": MountFlag.NOEXEC,
+    "nosymfollow": MountFlag.NOSYMFOLLOW,
     "noatime": MountFlag.NOATIME,
     "relatime": MountFlag.RELATIME,
+}
+_ATTRIBUTES = {
+    "ro": MountAttr.RDONLY,
+    "nosuid": MountAttr.NOSUID,
+    "nodev": MountAttr.NODEV,
+    "noexec": MountAttr.NOEXEC,
 }
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
@@ -92,6 +101,11 @@ def parse_options(options: tuple[str, ...]) -> tuple[MountFlag, str]:
         else:
             data.append(option)
     return flags, ",".join(data)
+
+
+def attributes_of(options: tuple[str, ...]) -> MountAttr:
+    """Return those of ``options`` that hold for a bind mount as a whole: ``ro``, ``nosuid``, ``nodev``, ``noexec``."""
+    return sum((_ATTRIBUTES[option] for option in options if option in _ATTRIBUTES), MountAttr(0))
 
 
 def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) -> int:
@@ -137,6 +151,17 @@ def make_folders(path: str, *, mode: int = 0o755) -> list[Step]:
         )
         for n in range(len(parts))
         if parts[n] not in ("", ".")
+    ]
+
+
+def write_file(path: str, text: str, *, mode: int = 0o644) -> list[Step]:
+    """Make the small file ``path`` with ``text`` in it; its descriptor is closed by execve. Refused with EEXIST if it is there."""
+    data, why = os.fsencode(text), f"write {path}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return [
+        *make_folders(os.path.dirname(path)),
+        Step("openat", (AT_FDCWD, path, flags, mode), why, result_to_next=True),
+        Step("write", (0, data, len(data)), why, least=len(data)),
     ]
 
 
@@ -189,8 +214,11 @@ def mqueue(target: str) -> list[Step]:
 
 
 @kept
-def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20) -> list[Step]:
-    """Build a minimal /dev at ``target``: six devices of ``host_dev``, links, a devpts instance of its own, and shm."""
+def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20, readonly: bool = False) -> list[Step]:
+    """Build a minimal /dev at ``target``: six devices of ``host_dev``, links, a devpts instance of its own, and shm.
+
+    ``readonly``: nothing can be added to the folder itself, which is memory, too.
+    """
     why = f"build a minimal /dev at {target}"
     steps = tmpfs(target, flags=MountFlag.NOSUID, data="size=65536k,mode=755")
     for name in DEVICES:
@@ -201,7 +229,7 @@ def dev(target: str, *, host_dev: str = "/dev", shm_bytes: int = 64 << 20) -> li
     steps += [Step("mkdirat", (AT_FDCWD, f"{target}/{name}", 0o755), why) for name in ("pts", "shm", "mqueue")]
     steps += _devpts(f"{target}/pts")
     steps.append(_mount("shm", f"{target}/shm", "tmpfs", _SAFE, f"size={shm_bytes},mode=1777", why=why))
-    return steps
+    return [*steps, _set_attributes(target, MountAttr.RDONLY)] if readonly else steps
 
 
 def _devpts(target: str) -> list[Step]:
@@ -214,20 +242,23 @@ def _devpts(target: str) -> list[Step]:
 
 
 @kept
-def cgroups(target: str, *, v1: tuple[str, ...]) -> list[Step]:
-    """Mount, read-only, the part of the cgroup tree that the caller's cgroup namespace shows.
+def cgroups(target: str, *, v1: tuple[str, ...], writable: bool = False, unified: bool = False) -> list[Step]:
+    """Mount the part of the cgroup tree that the caller's cgroup namespace shows, read-only unless ``writable``.
 
-    On cgroup v2 that is one tree; of v1 each hierarchy in ``v1`` is mounted in a folder of its own.
+    On cgroup v2 that is one tree; of v1 each hierarchy in ``v1`` is mounted in a folder of its own, and with ``unified`` the tree of
+    v2 beside them.
     """
+    flags = _SAFE if writable else _SAFE | MountFlag.RDONLY
     if not v1:
-        return [_mount("cgroup2", target, "cgroup2", _SAFE | MountFlag.RDONLY, None, why=f"mount cgroup2 at {target}")]
+        return [_mount("cgroup2", target, "cgroup2", flags, None, why=f"mount cgroup2 at {target}")]
     steps = tmpfs(target, flags=_SAFE, data="size=1m,mode=755")
     for name in v1:
         folder = f"{target}/{name.removeprefix('name=')}"
-        steps += make_folders(folder)
-        steps.append(
-            _mount("cgroup", folder, "cgroup", _SAFE | MountFlag.RDONLY, name, why=f"mount cgroup at {folder}")
-        )
+        steps += make_folders(folder)[-1:]
+        steps.append(_mount("cgroup", folder, "cgroup", flags, name, why=f"mount cgroup at {folder}"))
+    if unified:
+        steps += make_folders(f"{target}/unified")[-1:]
+        steps.append(_mount("cgroup2", f"{target}/unified", "cgroup2", flags, None, why="mount cgroup2 beside v1"))
     return [*steps, _set_attributes(target, MountAttr.RDONLY)]
 
 

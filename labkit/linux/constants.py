@@ -70,6 +70,7 @@ class MountFlag(IntFlag):
     NODEV = 4
     NOEXEC = 8
     REMOUNT = 32
+    NOSYMFOLLOW = 256
     NOATIME = 1024
     BIND = 4096
     MOVE = 8192

@@ -30,15 +30,15 @@ Arg: TypeAlias = "int | str | bytes | tuple[str, ...] | Struct | None"
 
 # The numbers differ by machine; what is not listed for one is not guessed. asm/unistd_64.h, asm-generic/unistd.h
 _X86_64 = {
-    "write": 1, "close": 3, "ioctl": 16, "socket": 41, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "execve": 59,
+    "read": 0, "write": 1, "close": 3, "ioctl": 16, "socket": 41, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "execve": 59,
     "fcntl": 72, "chdir": 80, "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119,
     "capset": 126, "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170,
-    "exit_group": 231, "openat": 257, "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292,
+    "exit_group": 231, "eventfd2": 290, "openat": 257, "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292,
     "prlimit64": 302, "setns": 308, "seccomp": 317,
 }  # fmt: skip
 _GENERIC = {
-    "dup3": 24, "fcntl": 25, "ioctl": 29, "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "umount2": 39, "mount": 40,
-    "pivot_root": 41, "chdir": 49, "openat": 56, "close": 57, "write": 64, "capset": 91, "exit_group": 94,
+    "eventfd2": 19, "dup3": 24, "fcntl": 25, "ioctl": 29, "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "umount2": 39, "mount": 40,
+    "pivot_root": 41, "chdir": 49, "openat": 56, "close": 57, "read": 63, "write": 64, "capset": 91, "exit_group": 94,
     "unshare": 97, "setresuid": 147, "setresgid": 149, "setsid": 157, "setgroups": 159, "sethostname": 161,
     "umask": 166, "prctl": 167, "socket": 198, "sendto": 206, "recvfrom": 207, "sendmsg": 211, "execve": 221,
     "prlimit64": 261, "setns": 268, "seccomp": 277,
