@@ -84,7 +84,7 @@ def modinfo(module: bytes) -> list[tuple[str, str]]:
     """Return the pairs of the section ``.modinfo`` of a 64-bit ELF file, as modinfo(8) prints them. Raises: GuestError."""
     try:
         section = _section(module, b".modinfo")
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError, ValueError) as error:
         raise GuestError(f"A kernel module is damaged: {error}. Run `labkit setup vm --again`.") from error
     pairs = (text.partition("=") for text in section.decode(errors="replace").split("\0") if text)
     return [(key, value) for key, _, value in pairs]

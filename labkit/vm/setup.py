@@ -11,7 +11,7 @@ counts: QEMU runs a boot ROM, a kernel must be an ELF file and have the modules 
 the machine's own that may be read will do.
 
 Leaves out: other emulators; kernels for machines of another kind than this one.
-See: `labkit.vm.packages`, `labkit.setup.archives`, docs/adr/0010.
+See: `labkit.vm.packages`, `labkit.setup.archives`, docs/adr/0012.
 """
 
 from __future__ import annotations

@@ -280,6 +280,16 @@ def _kvm() -> str:
     return "" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "/dev/kvm is missing or not this user's"
 
 
+def _vm() -> str:
+    """Look for what `labkit setup vm` gets: QEMU, and the two guest kernels in the cache of this user."""
+    if shutil.which(f"qemu-system-{os.uname().machine}") is None:
+        return "there is no QEMU on PATH"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    kernels = [f"{base}/labkit/kernels/{kind}/vmlinux" for kind in ("micro", "hostroot")]
+    missing = [path for path in kernels if not os.path.isfile(path)]
+    return f"there is no {missing[0]} (labkit setup vm)" if missing else ""
+
+
 def _kernel_headers() -> str:
     missing = [name for name in ("sched.h", "mount.h", "prctl.h") if not os.path.isfile(f"/usr/include/linux/{name}")]
     return f"/usr/include/linux lacks {', '.join(missing)} (package linux-libc-dev)" if missing else ""
@@ -308,6 +318,7 @@ _PLAIN: dict[str, Callable[[], str]] = {
     "pyseccomp": _module("pyseccomp"),
     "chromium": _chromium,
     "kvm": _kvm,
+    "vm": _vm,
     "kernel-headers": _kernel_headers,
 }
 #: Every feature that a test can require; NAME stands for any program or module.
