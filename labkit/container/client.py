@@ -54,6 +54,8 @@ class LauncherClient:
         self.name = f"labkit-{os.getpid()}-{secrets.token_hex(3)}"
         self.owner_pid = os.getpid()
         self._lock = threading.Lock()
+        #: Whether the last container was born into a cgroup v2: then the next one will be, too, and cannot be cloned before.
+        self._uses_cgroup2 = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
         self._control = ours
@@ -81,9 +83,14 @@ class LauncherClient:
 
     def prepare(self, name: str, spec: Spec) -> None:
         """Let the launcher begin with what needs only the spec; `spawn` for the same name follows. Returns at once."""
-        message = pickle.dumps({"op": "prepare", "name": name, "spec": spec})
+        message = pickle.dumps({"op": "prepare", "name": name, "spec": spec, "clone_now": not self._uses_cgroup2})
         with self._lock:
             self._send(message, [])
+
+    def forget(self, name: str) -> None:
+        """Give up what was prepared: `spawn` will not follow."""
+        with self._lock, suppress(InvalidState):
+            self._send(pickle.dumps({"op": "forget", "name": name}), [])
 
     def _send(self, message: bytes, fds: Sequence[int]) -> None:
         if len(message) > MESSAGE_BYTES:
@@ -104,6 +111,7 @@ class LauncherClient:
         has not done anything yet: the moment to give it network interfaces.
         Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
         """
+        self._uses_cgroup2 = request["op"] == "spawn" and request["has_cgroup2"]
         message = pickle.dumps(request if between is None else request | {"hold": True})
         with self._lock:
             self._send(message, fds)

@@ -55,12 +55,16 @@ class _Life:
         if self._process.pid != -1:
             raise InvalidState(f"{self.name} was started before: make a new one for another run.")
         self._process.prepare()
-        if self.limits is None:
-            self._process.start()
-            return
-        cgroup = self._make_cgroup(self.limits)
         try:
-            with cgroup.join_fds() if cgroup else JoinFds(-1, ()) as join:
+            self._start_in_cgroup(self.limits)
+        except BaseException:
+            self._process.forget()
+            raise
+
+    def _start_in_cgroup(self, limits: Limits | None) -> None:
+        cgroup = None if limits is None else self._make_cgroup(limits)
+        try:
+            with cgroup.join_fds() if cgroup else JoinFds() as join:
                 self._process.start(join=join)
         except BaseException:
             if cgroup is not None:
@@ -72,7 +76,7 @@ class _Life:
         # Without a limit to keep, the group would only count; a user may have no place for one.
         if limits == Limits() and not default_parent().places.bases:
             return None
-        return Cgroup.create(None, limits, name=self.name)
+        return Cgroup.create(None, limits, name=self.name, lean=True)
 
     @property
     def pid(self) -> int:

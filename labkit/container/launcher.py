@@ -6,16 +6,18 @@ it, over a socket pair that keeps message boundaries, for one container after an
 
     program                          launcher                               child
       |-- prepare: spec --------------->| opens mounts, plans the steps        |
-      |   (makes the cgroup meanwhile)  |                                      |
-      |-- spawn: descriptors ---------->|                                      |
-      |                                 |-- clone3 (all namespaces, pidfd) --->|
+      |   (makes the cgroup meanwhile)  |-- clone3 (all namespaces, pidfd) --->|
+      |                                 |-- writes uid_map, gid_map            | waits
+      |-- spawn: descriptors ---------->|-- "go" ----------------------------->|
       |                                 |                                      | joins its v1 cgroups
-      |                                 |-- writes uid_map, gid_map; "go" ---->|
       |                                 |                                      | mounts, pivots, drops, filters
       |                                 |<---- end of file: execve closed it --| now the program
       |<--- pid, pidfd (or the error) --|                                      |
       |                                 |   ... pidfd becomes readable ...     v
       |<= exit pipe: status, times =====|   wait4
+
+On cgroup v2 the clone itself enters the cgroup (CLONE_INTO_CGROUP), so there it comes after "spawn", as it does for a child that is a
+copy of the launcher and could not be told later what to do.
 
 The program's end is an end of file here: every container is killed, its cgroups are removed, and the launcher ends. The
 launcher's own end kills its children too (PR_SET_PDEATHSIG). So ``kill -9`` of either leaves nothing running.
@@ -35,18 +37,28 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.container import runfolder
-from labkit.container.outcome import SetupFailed, wait_for_exec
-from labkit.container.plan import GO, SECOND_CHILD, ChildFds, enter_steps, first_steps
-from labkit.container.prepare import Prepared, Preparer
+from labkit.container.outcome import SetupFailed, wait_for_exec, wait_for_own_descriptors
+from labkit.container.plan import (
+    GATE,
+    GO,
+    MOST_LATE_STEPS,
+    SECOND_CHILD,
+    ChildFds,
+    enter_steps,
+    first_steps,
+    late_steps,
+)  # fmt: skip
+from labkit.container.prepare import Child, Prepared, Preparer
 from labkit.container.spec import Spec
 from labkit.isolation.idmap import write_maps
 from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.spawn import shares_memory, spawn_program
-from labkit.linux.steps import Arena, Program
+from labkit.linux.steps import Arena, Program, Step
 from labkit.linux.syscalls import prctl
 
 __all__ = ["MESSAGE_BYTES", "Launcher"]
@@ -126,8 +138,10 @@ class Launcher:
         if request["op"] == "end":
             self.was_dismissed = True
             return False
-        if request["op"] == "prepare":
-            self._op_prepare(request)
+        if request["op"] in ("prepare", "forget"):
+            self._forget_prepared()
+            if request["op"] == "prepare":
+                self._op_prepare(request)
             return True
         operation = self._op_spawn if request["op"] == "spawn" else self._op_exec
         send_back: list[int] = []
@@ -165,8 +179,33 @@ class Launcher:
 
     def _op_prepare(self, request: dict[str, Any]) -> None:
         """Begin with all that needs only the spec; the program makes the cgroup meanwhile. There is no answer."""
-        self._forget_prepared()
-        self.prepared = self.preparer.prepare(request["name"], request["spec"])
+        prepared = self.prepared = self.preparer.prepare(request["name"], request["spec"])
+        if prepared.error is None and request.get("clone_now") and shares_memory():
+            try:
+                prepared.child = self._clone(prepared)
+            except (OSError, SetupFailed) as error:
+                prepared.error = error
+
+    def _clone(self, prepared: Prepared, cgroup_fd: int = -1, late: Sequence[Step] = ()) -> Child:
+        """Start the child and write its id maps; it waits for "go", and if ``late`` is not known yet, for those steps."""
+        program = Program(prepared.steps, self.arena, gate=GATE, room=MOST_LATE_STEPS)
+        flags = (
+            NS(prepared.spec.namespaces) & ~NS.CGROUP | CloneFlag.CLEAR_SIGHAND
+        )  # that one comes later, in the child
+        if late:
+            program.fill(late)
+        else:
+            flags |= CloneFlag.FILES
+        # A process that changed its ids hides its /proc/PID; the child inherits or shares that mark, and its id maps
+        # are files there.
+        prctl(Prctl.SET_DUMPABLE, 1)
+        child = Child(program, *spawn_program(program, flags, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd))
+        try:
+            self._write_outside_files(prepared.spec, child.pid)
+        except (OSError, SetupFailed):
+            child.end()
+            raise
+        return child
 
     def _forget_prepared(self) -> None:
         if self.prepared is not None:
@@ -175,6 +214,7 @@ class Launcher:
 
     def _op_spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         if self.prepared is None or self.prepared.name != request["name"]:
+            self._forget_prepared()
             self._op_prepare(request)  # another thread of the program came in between
         try:
             return self._spawn(request, fds)
@@ -187,38 +227,46 @@ class Launcher:
             raise SetupFailed("spawn", 0, "nothing was prepared")
         if prepared.error is not None:
             raise prepared.error
-        spec, (ours, theirs) = prepared.spec, prepared.pair
+        spec, fds_of_child = prepared.spec, prepared.fds
+        if fds_of_child is None:
+            raise SetupFailed("spawn", 0, "nothing was prepared")
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
-        program = Program([*first_steps(stdio, tasks), *prepared.steps], self.arena)
-        wanted = NS(spec.namespaces) & ~NS.CGROUP  # that one comes later, in the child
-        # A process that changed its ids hides its /proc/PID; the child inherits or shares that mark, and its id maps
-        # are files there.
-        prctl(Prctl.SET_DUMPABLE, 1)
-        pid, pidfd = spawn_program(
-            program, wanted | CloneFlag.CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd
+        late = late_steps(fds_of_child, stdio, tasks)
+        if prepared.child is not None and cgroup_fd >= 0:
+            prepared.child.end()  # it cannot be born into its cgroup any more
+            prepared.child = None
+        if prepared.child is None:
+            prepared.child = self._clone(prepared, cgroup_fd, late)
+        else:
+            prepared.child.program.fill(late)
+        child = prepared.child
+        tty_fd = self._let_go(prepared, child, hold=request.get("hold", False))
+        prepared.child = None
+        self._register(request["name"], spec, pid=child.pid, pidfd=child.pidfd, exit_fd=exit_fd)
+        return {"pid": child.pid, "notes": tuple(prepared.notes)}, [child.pidfd] + (
+            [tty_fd] if tty_fd is not None else []
         )
-        theirs.close()
-        tty_fd = self._finish_spawn(spec, program, ours, pid=pid, pidfd=pidfd, hold=request.get("hold", False))
-        self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
-        return {"pid": pid, "notes": tuple(prepared.notes)}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
-    def _finish_spawn(
-        self, spec: Spec, program: Program, ours: socket.socket, *, pid: int, pidfd: int, hold: bool
-    ) -> int | None:
+    def _let_go(self, prepared: Prepared, child: Child, *, hold: bool) -> int | None:
+        """Say "go", and wait until the child has become its program; return its terminal's master side, if any."""
+        ours, theirs = prepared.pair
+        if hold:
+            self._hold(child.pid)
         try:
-            net_fd = self._write_outside_files(spec, pid, hold=hold)
-            if net_fd >= 0:
-                self._hold(pid, net_fd)
             ours.send(GO)
-            return wait_for_exec(program, ours)
-        except (SetupFailed, OSError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(pidfd)
-            raise
+        except BrokenPipeError:
+            pass  # it has ended already; why is found next
+        wait_for_own_descriptors(ours, child.pidfd)
+        theirs.close()
+        return wait_for_exec(child.program, ours)
 
-    def _hold(self, pid: int, net_fd: int) -> None:
+    def _hold(self, pid: int) -> None:
         """Give the program the child's network namespace to put interfaces in, and wait for its word to go on."""
+        prctl(Prctl.SET_DUMPABLE, 1)
+        try:
+            net_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            prctl(Prctl.SET_DUMPABLE, 0)
         socket.send_fds(self.control, [pickle.dumps({"held": pid})], [net_fd])
         os.close(net_fd)
         message, _ = self._receive()
@@ -226,11 +274,8 @@ class Launcher:
         if word.get("op") != "go":
             raise SetupFailed("set up the network", int(word.get("errno", 0)), str(word.get("message", "cancelled")))
 
-    def _write_outside_files(self, spec: Spec, pid: int, *, hold: bool = False) -> int:
-        """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score.
-
-        Return, for a child that is to be held, a descriptor of its network namespace; else -1.
-        """
+    def _write_outside_files(self, spec: Spec, pid: int) -> None:
+        """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
         try:
             if NS.USER in NS(spec.namespaces):
                 write_maps(pid, self.preparer.maps)
@@ -238,13 +283,13 @@ class Launcher:
                 _write_offsets(pid, spec.time_offset_s)
             if spec.oom_score_adj is not None:
                 _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
-            return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if hold else -1
         finally:
             # Hidden again: or a process inside a container could trace a child that is on its way in, and so reach us.
             prctl(Prctl.SET_DUMPABLE, 0)
 
     def _op_exec(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Run a command inside a running container: a first child joins, a second one, adopted by us, runs."""
+        self._forget_prepared()  # its child waits for steps in the arena, which is needed now
         spec = request["spec"]
         target_pidfd, *rest = fds
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, rest)
@@ -313,6 +358,7 @@ class Launcher:
 
     def end_all(self) -> None:
         """Kill and collect every child."""
+        self._forget_prepared()
         for job in list(self.jobs.values()):
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
         for job in list(self.jobs.values()):

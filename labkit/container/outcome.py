@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from typing import Any
 
 from labkit.linux.steps import Program, Step
 
-__all__ = ["SetupFailed", "wait_for_exec"]
+__all__ = ["SetupFailed", "wait_for_exec", "wait_for_own_descriptors"]
 
 SETUP_TIMEOUT_S = 10.0
 
@@ -35,6 +36,14 @@ def why_refused(program: Program) -> tuple[Step, int]:
         answers = [program.result_of(i) for i, other in enumerate(program.steps) if other.call == "execve"]
         number = errno.EACCES if -errno.EACCES in answers else number
     return step, number
+
+
+def wait_for_own_descriptors(status: socket.socket, pidfd: int) -> None:
+    """Wait until the child has a table of descriptors of its own, or has ended: then its end of ``status`` may be closed here."""
+    poll = select.poll()
+    poll.register(status, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(SETUP_TIMEOUT_S * 1000)
 
 
 def wait_for_exec(program: Program, status: socket.socket) -> int | None:

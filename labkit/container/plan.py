@@ -2,7 +2,7 @@
 
 `container_steps` turns a `Spec` into a list of steps before anything is started. The child carries them out::
 
-    join v1 cgroups, standard streams -> die with the launcher -> wait for "go" (the id maps are written)
+    die with the launcher -> wait for "go" (id maps, streams and cgroup are there) -> join v1 cgroups, standard streams
     -> cgroup namespace -> become uid 0 inside -> hostname, loopback -> private mounts -> root filesystem
     -> /proc, /dev, ... -> mask paths -> let go of the old root -> terminal -> limits -> capabilities, user
     -> no_new_privs -> seccomp -> execve
@@ -36,10 +36,19 @@ from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.steps import Step, Struct, kept
 from labkit.linux.syscalls import AT_FDCWD
 
-__all__ = ["GO", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps", "environment_of", "first_steps"]
+__all__ = [
+    "GATE", "GO", "MOST_LATE_STEPS", "OWN", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps",
+    "environment_of", "first_steps", "late_steps",
+]  # fmt: skip
 
-#: What the launcher says once the id maps are written.
+#: What the launcher says once the id maps are written, and the streams and the cgroup are there.
 GO = b"go"
+#: The step of `container_steps` in which the child waits for that.
+GATE = 1
+#: The most `late_steps` there can be: three, six for the standard streams, one for each v1 hierarchy.
+MOST_LATE_STEPS = 32
+#: What the child says once its descriptors are its own.
+OWN = b"own"
 #: The step of `enter_steps` whose answer is the program's pid.
 SECOND_CHILD = "start the second child"
 #: Where the master side of the container's terminal is put: a number that nothing else has.
@@ -76,6 +85,20 @@ class Facts:
     share_memory: bool = True
 
 
+def late_steps(fds: ChildFds, stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
+    """Return what the child of a new container does first once its streams and its cgroup are there: after `GATE`.
+
+    Until then it shares the launcher's descriptors (CLONE_FILES), so what arrives there has the same number here. Now it
+    takes a copy of the table, and says so: from here on each side may close what it likes.
+    """
+    return [
+        Step("unshare", (CloneFlag.FILES,), "take a copy of the descriptors"),
+        Step("sendto", (fds.status, OWN, len(OWN), 0, None, 0), "say that the descriptors are its own"),
+        Step("close", (fds.other_status,), "let go of the launcher's end"),
+        *first_steps(stdio, tasks),
+    ]
+
+
 def first_steps(stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
     """Return the steps that come before all others: join the v1 cgroups, connect the standard streams."""
     # "0" is the writer itself: the one form that cgroup v1 carries out without waiting for an RCU grace period.
@@ -87,15 +110,13 @@ def first_steps(stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Ste
 
 
 def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> list[Step]:
-    """Return the steps that make a new container, after `first_steps`.
+    """Return the steps that make a new container; `late_steps` come in between, after `GATE`.
 
     ``stage`` is an empty folder that the container's scratch tmpfs covers.
     """
     wanted = NS(spec.namespaces)
-    steps = [
-        *_die_with_launcher_from_the_start(fds),
-        Step("recvfrom", (fds.status, bytes(16), 16, 0, None, None), "wait for the id maps", least=len(GO)),
-    ]
+    wait = Step("recvfrom", (fds.status, bytes(16), 16, 0, None, None), "wait for the launcher", least=len(GO))
+    steps = [*_pdeathsig(), wait, *_see_that_launcher_lives(fds)]
     if NS.CGROUP in wanted:
         # Not by clone3: the new namespace's root is the cgroup at that moment, and it must be the container's.
         steps.append(Step("unshare", (NS.CGROUP,), "make a cgroup namespace"))
@@ -165,11 +186,17 @@ def _die_with_launcher(fds: ChildFds) -> list[Step]:
 
     The launcher may have died just before: then the socket answers with an end of file, otherwise with "nothing there yet".
     """
+    return [*_pdeathsig(), *_see_that_launcher_lives(fds)]
+
+
+@kept
+def _pdeathsig() -> list[Step]:
+    return [Step("prctl", (Prctl.SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the launcher")]
+
+
+def _see_that_launcher_lives(fds: ChildFds) -> list[Step]:
     look = (fds.status, bytes(8), 1, int(socket.MSG_PEEK | socket.MSG_DONTWAIT), None, None)
-    return [
-        Step("prctl", (Prctl.SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the launcher"),
-        Step("recvfrom", look, "see that the launcher lives", tolerate=(errno.EAGAIN,), least=1),
-    ]
+    return [Step("recvfrom", look, "see that the launcher lives", tolerate=(errno.EAGAIN,), least=1)]
 
 
 @kept

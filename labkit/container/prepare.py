@@ -12,9 +12,11 @@ import errno
 import os
 import signal
 import socket
+import struct
 from dataclasses import dataclass, field
 
 from labkit.container.leftovers import LAUNCHER_VARIABLE
+from labkit.container.outcome import SetupFailed
 from labkit.container.plan import ChildFds, Facts, container_steps
 from labkit.container.spec import Spec
 from labkit.container.users import Identity, resolve_user
@@ -22,10 +24,28 @@ from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, MountAttr
 from labkit.linux.spawn import shares_memory
-from labkit.linux.steps import Step
+from labkit.linux.steps import Program, Step
 from labkit.linux.syscalls import capget, clone3, mount_setattr
 
-__all__ = ["Prepared", "Preparer", "identity_roots"]
+__all__ = ["Child", "Prepared", "Preparer", "identity_roots"]
+
+# ABI: struct timeval, two longs: seconds and microseconds.
+_LONGEST_WAIT = struct.pack("@ll", 60, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child that has been cloned and waits, or is on its way, with what it carries out."""
+
+    program: Program
+    pid: int
+    pidfd: int
+
+    def end(self) -> None:
+        """Kill and collect it."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
 
 
 @dataclass(slots=True)
@@ -36,12 +56,16 @@ class Prepared:
     spec: Spec
     trees: dict[str, int] = field(default_factory=dict)
     pair: tuple[socket.socket, ...] = ()
+    fds: ChildFds | None = None
     steps: list[Step] = field(default_factory=list)
-    error: OSError | LookupError | None = None
+    error: OSError | LookupError | SetupFailed | None = None
+    child: Child | None = None
     notes: list[str] = field(default_factory=list)
 
     def close(self) -> None:
-        """Release the detached mounts and the socket pair."""
+        """End the child if it still waits here, and release the detached mounts and the socket pair."""
+        if self.child is not None:
+            self.child.end()
         for fd in self.trees.values():
             os.close(fd)
         for end in self.pair:
@@ -78,7 +102,9 @@ class Preparer:
         try:
             prepared.trees = self._open_trees(prepared)
             prepared.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
+            # The child's last resort, should the launcher die while the two still share their descriptors.
+            prepared.pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
+            fds = prepared.fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
             prepared.steps = container_steps(spec, fds, self.facts(spec, identity_roots(spec)), stage=self.stage)
         except (OSError, LookupError) as error:
             prepared.error = error

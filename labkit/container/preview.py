@@ -12,7 +12,7 @@ import os
 from contextlib import ExitStack
 
 from labkit.container.container import Container, Namespaced
-from labkit.container.plan import ChildFds, Facts, container_steps
+from labkit.container.plan import GATE, ChildFds, Facts, container_steps, late_steps
 from labkit.container.prepare import identity_roots
 from labkit.container.users import resolve_user
 from labkit.isolation.capabilities import last_capability
@@ -26,7 +26,7 @@ _STATUS_FD, _OTHER_STATUS_FD = 3, 4
 
 
 def plan_of(container: Container | Namespaced) -> list[Step]:
-    """Return the steps between ``clone3`` and ``execve`` that ``container`` asks for, in order.
+    """Return the steps between ``clone3`` and ``execve`` that ``container`` asks for, in order; joining v1 cgroups left out.
 
     Raises: LookupError for a user that its root filesystem does not have.
     """
@@ -41,7 +41,8 @@ def plan_of(container: Container | Namespaced) -> list[Step]:
     with ExitStack() as stack:
         trees = {name: stack.enter_context(Fd(os.open(path, os.O_PATH))).number for name, path in sources.items()}
         fds = ChildFds(_STATUS_FD, _OTHER_STATUS_FD, trees)
-        return container_steps(spec, fds, facts, stage="/run/labkit/stage")
+        steps = container_steps(spec, fds, facts, stage="/run/labkit/stage")
+    return [*steps[: GATE + 1], *late_steps(fds, (0, 1, 2), ()), *steps[GATE + 1 :]]
 
 
 def clone_flags(container: Container | Namespaced) -> NS:

@@ -113,6 +113,10 @@ class Process:
         """Let the launcher begin, while the caller makes the cgroup. `start` must follow."""
         launcher().prepare(self.name, self._request["spec"])
 
+    def forget(self) -> None:
+        """Let the launcher give up what `prepare` began; nothing happens after `start`."""
+        launcher().forget(self.name)
+
     def start(
         self, *, join: JoinFds | None = None, target: tuple[int, int] | None = None,
         between: Callable[[int, int], None] | None = None,

@@ -55,6 +55,7 @@ class CloneFlag(IntFlag):
     """Further flags of clone3(2); linux/sched.h. The namespace kinds are in `NS`."""
 
     VM = 0x0000_0100
+    FILES = 0x0000_0400
     PIDFD = 0x0000_1000
     VFORK = 0x0000_4000
     PARENT = 0x0000_8000

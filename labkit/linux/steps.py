@@ -217,8 +217,11 @@ class Arena:
 # least (signed), whether the result goes to the next, bytes to skip on success, tolerated errnos (bit mask).
 _RECORD = struct.Struct("<9q3Q")
 _WORD = struct.Struct("<q")
-_RESULT_OFFSET = 7 * 8
+_RESULT_OFFSET, _SKIP_OFFSET = 7 * 8, 10 * 8
 _NO_ARGS = (0,) * 6
+
+
+_NOTHING = Step("close", (-1,), "do nothing", tolerate=(errno.EBADF,), is_kept=True)
 
 
 class Program:
@@ -227,9 +230,14 @@ class Program:
     The arena belongs to this program until the child has become something else.
     """
 
-    def __init__(self, steps: Sequence[Step], arena: Arena) -> None:
-        self.steps = steps
+    def __init__(self, steps: Sequence[Step], arena: Arena, *, gate: int = 0, room: int = 0) -> None:
+        """Pack ``steps``; after the step ``gate``, in which the child will wait, leave ``room`` places for `fill`."""
+        self.steps = list(steps)
         self.arena = arena
+        self._gate, self._room = gate, room
+        if room:
+            self.steps[gate : gate + 1] = [replace(steps[gate], skip_on_success=room), *[_NOTHING] * room]
+            steps = self.steps
         arena.reset()
         arena.keep(steps)
         self._header = arena.take(16)
@@ -239,6 +247,25 @@ class Program:
         self._note(1, -1)
         start, end = self._records, self._records + len(steps) * _RECORD.size
         arena.pages[start:end] = b"".join([arena.record(step) for step in steps])
+
+    def fill(self, steps: Sequence[Step]) -> None:
+        """Put ``steps`` into the places left free, so that they are what follows the gate; the child may wait there already.
+
+        Raises: OSError with E2BIG if they do not fit.
+        """
+        skipped = self._room - len(steps)
+        if skipped < 0:
+            raise OSError(errno.E2BIG, f"{len(steps)} steps do not fit into {self._room} places")
+        first = self._gate + 1 + skipped
+        self.steps[first : first + len(steps)] = steps
+        self.steps[self._gate] = replace(self.steps[self._gate], skip_on_success=skipped)
+        data = b"".join([self.arena.record(step) for step in steps])
+        offset = self._records + first * _RECORD.size
+        self.arena.pages[offset : offset + len(data)] = data
+        # One word of the gate's record and no more: the kernel's answer to its call is being written there.
+        _WORD.pack_into(
+            self.arena.pages, self._records + self._gate * _RECORD.size + _SKIP_OFFSET, skipped * _RECORD.size
+        )
 
     def _note(self, word: int, index: int) -> None:
         address = 0 if index < 0 else self.arena.address + self._records + index * _RECORD.size

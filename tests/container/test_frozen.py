@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 from labkit.container import Container, Limits, Namespaced
 from labkit.linux.constants import NS
 from tests.support import requires
@@ -25,3 +28,22 @@ def test_a_frozen_container_is_closed_and_leaves_no_group() -> None:
         folder = next(iter(container.cgroup.folders.values()))
         assert folder.exists() and container.status == "running"
     assert not folder.exists() and container.status == "ended"
+
+
+@requires("userns", "cgroups")
+def test_a_container_that_forks_all_the_time_is_frozen_as_a_whole() -> None:
+    forker = "while :; do sleep 0.001 & sleep 0.001 & wait; done"
+    with Container(
+        ["sh", "-c", f"({forker}) & ({forker}) & wait"], image_like_host=True, limits=Limits(pids=40)
+    ) as container:
+        container.start()
+        assert container.cgroup is not None
+        container.cgroup.freeze()
+        # The scheduler's own account of each process, not the group's: it stands still.
+        folder = container.cgroup.folders["pids"]
+        pids = (folder / "cgroup.procs").read_text().split()
+        assert len(pids) >= 2
+        before = [Path(f"/proc/{pid}/schedstat").read_text() for pid in pids]
+        time.sleep(0.1)
+        assert (folder / "cgroup.procs").read_text().split() == pids
+        assert [Path(f"/proc/{pid}/schedstat").read_text() for pid in pids] == before

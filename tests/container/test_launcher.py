@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.container import Container, Namespaced, client, leftovers, run, runfolder
+from labkit.container import Container, Limits, Namespaced, client, leftovers, run, runfolder
 from labkit.linux.constants import NS
 from tests.support import PROJECT, has, requires
 
@@ -21,7 +21,7 @@ pytestmark = requires("userns", "overlay-userns")
 PROGRAM = """
 import sys, time
 sys.path.insert(0, {project!r})
-from labkit.container import Container, Namespaced, client
+from labkit.container import Container, Limits, Namespaced, client
 from labkit.linux.constants import NS
 Container(["sh", "-c", "sleep 41 & sleep 41"], rootfs={rootfs!r}).start()
 process = Namespaced(["sh", "-c", "setsid sleep 42 & sleep 42 & sleep .1; echo; wait"], namespaces=NS.UTS)
@@ -192,3 +192,34 @@ def _commands() -> list[str]:
         except OSError:
             continue
     return found
+
+
+@requires("cgroups")
+def test_a_child_that_waits_for_a_cgroup_that_cannot_be_made_is_ended(
+    rootfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Container(["true"], rootfs=rootfs) as first:
+        first.start()
+        first.wait()
+    launcher_pid = client.launcher().process.pid
+
+    def refuse(*_: object, **__: object) -> None:
+        deadline_s = time.monotonic() + 5
+        while not children_of(launcher_pid) and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        assert children_of(launcher_pid), "the child is cloned meanwhile"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labkit.container.container.Cgroup.create", refuse)
+    if first.cgroup is not None and first.cgroup.folder("unified") is not None:
+        pytest.skip("on cgroup v2 a child is cloned into its cgroup, which must be there before")
+    with pytest.raises(KeyboardInterrupt):
+        Container(["true"], rootfs=rootfs, limits=Limits(pids=8)).start()
+    deadline_s = time.monotonic() + 5
+    while children_of(launcher_pid) and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    assert children_of(launcher_pid) == []
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -42,7 +42,10 @@ def test_strace_sees_the_planned_calls_in_order(rootfs: Path, tmp_path: Path) ->
     logs = [path.read_text() for path in tmp_path.iterdir() if path.name.startswith("trace.")]
     child = next(text for text in logs if "pivot_root" in text)
     seen = [match[1] for line in child.splitlines() if (match := re.match(r"(\w+)\(", line))]
-    start = seen.index("close")
+    start = seen.index("prctl")
+    planned = planned[planned.index("prctl") :]
+    # A hybrid or v1 machine's child first writes itself into its cgroups.
+    seen = [call for call in seen if call != "write"]
     # Steps that a successful one skips, and the tries of execve after the one that worked, do not show.
     skipped = 0
     for call in planned[: planned.index("execve")]:

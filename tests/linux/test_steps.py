@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,27 @@ def test_the_instructions_are_what_the_comments_say() -> None:
     real = [line.split("\t")[2].split()[0] for line in printed.splitlines() if line.count("\t") >= 2]
     same = {"je": "jz", "jb": "jc", "jae": "jnc"}
     assert [same.get(word, word) for word in real] == mnemonics
+
+
+@pytest.mark.skipif(not spawn.shares_memory(), reason="a copy of the launcher cannot be told later what to do")
+def test_steps_can_be_filled_in_while_the_child_waits_before_them() -> None:
+    gate_r, gate_w = os.pipe()
+    out_r, out_w = os.pipe()
+    steps = [
+        Step("read", (gate_r, bytes(1), 1), "wait", least=1),
+        Step("write", (out_w, b"c", 1), "say c"),
+        Step("exit_group", (0,), "end"),
+    ]
+    try:
+        program = Program(steps, Arena(), gate=0, room=5)
+        pid, pidfd = spawn.spawn_program(program, 0, exit_signal=signal.SIGCHLD)
+        program.fill([Step("write", (out_w, letter, 1), f"say {letter!r}") for letter in (b"a", b"b")])
+        os.write(gate_w, b"!")
+        assert os.waitpid(pid, 0)[1] == 0
+        os.close(pidfd)
+        assert os.read(out_r, 10) == b"abc"
+        with pytest.raises(OSError, match="6 steps do not fit into 5 places"):
+            program.fill([steps[1]] * 6)
+    finally:
+        for fd in (gate_r, gate_w, out_r, out_w):
+            os.close(fd)

@@ -23,7 +23,7 @@ from labkit.errors import DeadlineExceeded, FeatureMissing, InvalidState, Labkit
 from labkit.isolation.cgroups import files, tree, v1, v2
 from labkit.isolation.cgroups.applying import apply_limits, check_cpuset
 from labkit.isolation.cgroups.join import JoinFds
-from labkit.isolation.cgroups.layout import Layout, Version
+from labkit.isolation.cgroups.layout import Hierarchy, Layout, Version
 from labkit.isolation.cgroups.limits import NO_LIMITS, Limits
 from labkit.isolation.cgroups.parent import CgroupParent, checked_name, default_parent
 from labkit.isolation.cgroups.psi import Pressure, Resource, read_pressure
@@ -36,14 +36,17 @@ __all__ = ["Cgroup"]
 _ALWAYS = frozenset({"cpu", "memory", "pids"})
 #: What v1 needs besides for CPU time and freezing, both of which a v2 tree does without a controller.
 _WITHOUT_UNIFIED = frozenset({"cpuacct", "freezer"})
+#: What a group has that puts its v2 folder off.
+_LEAN = _ALWAYS | {"cpuacct"}
 
 
 class Cgroup:
     """Owner of one group; a context manager; made by `create`, deleted with everything that still runs in it."""
 
-    def __init__(self, name: str, parent: Cgroup | CgroupParent) -> None:
+    def __init__(self, name: str, parent: Cgroup | CgroupParent, *, lean: bool = False) -> None:
         self.name = name
         self.limits = NO_LIMITS
+        self._lean = lean
         self._parent = parent
         self._layout: Layout = parent.layout
         self._by_mount: dict[str, str] = {}
@@ -55,16 +58,17 @@ class Cgroup:
     @classmethod
     def create(
         cls, parent: Cgroup | CgroupParent | None = None, limits: Limits = NO_LIMITS, *, name: str | None = None,
-        controllers: Iterable[str] = (),
+        controllers: Iterable[str] = (), lean: bool = False,
     ) -> Cgroup:  # fmt: skip
         """Make a group below ``parent`` (None: this program's own, `default_parent`) and limit it.
 
         ``controllers`` asks for more than cpu, memory and pids and what ``limits`` need, for example ``io`` to count only.
+        ``lean`` puts off, on a hybrid machine, the folder in the v2 tree until somebody freezes, kills or asks for pressure.
         Raises: FeatureMissing naming the rule where a controller that a limit needs cannot be used, InvalidSpec; nothing
         half-made is left.
         """
         holder = default_parent() if parent is None else parent
-        group = cls(holder.next_name() if name is None else checked_name(name), holder)
+        group = cls(holder.next_name() if name is None else checked_name(name), holder, lean=lean)
         try:
             group._make(limits.controllers().union(controllers))
             group.set(limits)
@@ -109,13 +113,26 @@ class Cgroup:
     # -- making -------------------------------------------------------------------------------------------------------
 
     def _make(self, asked: Iterable[str]) -> None:
-        unified = self._layout.unified
-        has_unified = unified is not None and self._parent.reaches(unified.mount)
-        wanted = (_ALWAYS if has_unified else _ALWAYS | _WITHOUT_UNIFIED) & self.controllers
-        self._need(wanted.union(asked), with_unified=has_unified)
+        has_unified = self._reachable_unified() is not None
+        lean = self._lean and has_unified and self.version == "hybrid" and self.controllers >= _LEAN
+        wanted = (_LEAN if lean else _ALWAYS if has_unified else _ALWAYS | _WITHOUT_UNIFIED) & self.controllers
+        self._need(wanted.union(asked), with_unified=has_unified and not lean)
         if not self._folders:
             reasons = " ".join(dict.fromkeys(self.missing_controllers.values()))
             raise FeatureMissing(f"No cgroup can be made on this machine by this user. {reasons}")
+
+    def _reachable_unified(self) -> Hierarchy | None:
+        unified = self._layout.unified
+        return unified if unified is not None and self._parent.reaches(unified.mount) else None
+
+    def _into_unified(self) -> str | None:
+        """Return the folder in the v2 tree; if it was put off it is made now, and whoever is in the group moves in."""
+        unified = None if self._v2_folder or self._deleted else self._reachable_unified()
+        if unified is not None:
+            v1_folder = next(iter(self._by_mount.values()))
+            self._make_folder(unified.mount, [], is_v2=True)
+            v2.gather(self._by_mount[unified.mount], f"{v1_folder}/cgroup.procs")
+        return self._v2_folder
 
     def _need(self, controllers: Iterable[str], *, with_unified: bool = False) -> None:
         """Make the folders that ``controllers`` need and that the group does not have yet; its processes move along."""
@@ -256,8 +273,8 @@ class Cgroup:
         self._check_exists()
         if os.getpid() in self.procs():
             raise InvalidState(f"This process is in {self.name}: frozen, it could never thaw itself.")
-        if self._v2_folder is not None:
-            v2.freeze(self._v2_folder, timeout_s=timeout_s)
+        if (folder := self._into_unified()) is not None:
+            v2.freeze(folder, timeout_s=timeout_s)
         else:
             v1.freeze(self._freezer(), timeout_s=timeout_s)
 
@@ -282,7 +299,7 @@ class Cgroup:
 
     def kill(self) -> None:
         """Send SIGKILL to every process in the group and below; `wait_empty` waits for their end."""
-        if self._v2_folder is not None and v2.kill(self._v2_folder):
+        if (unified := self._into_unified()) is not None and v2.kill(unified):
             return
         if "freezer" in self._folders:
             # Frozen processes cannot fork, so one pass over them reaches all; kill_members thaws them afterwards.
@@ -315,7 +332,7 @@ class Cgroup:
         Raises: FeatureMissing if the kernel keeps no pressure at all.
         """
         self._check_exists()
-        return read_pressure(self._v2_folder, resource)
+        return read_pressure(self._into_unified(), resource)
 
     @property
     def events(self) -> Events:

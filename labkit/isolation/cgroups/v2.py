@@ -15,6 +15,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from labkit.errors import DeadlineExceeded
 from labkit.isolation.cgroups import files
@@ -24,6 +25,7 @@ from labkit.isolation.cgroups.stats import Events, Stats, parse_keyed, sum_neste
 __all__ = [
     "enable_controllers",
     "freeze",
+    "gather",
     "is_frozen",
     "is_hierarchy_root",
     "kill",
@@ -118,6 +120,21 @@ def enable_controllers(folder: str, controllers: Iterable[str]) -> tuple[str, ..
     if missing:
         files.write_text(path, " ".join(f"+{name}" for name in missing))
     return missing
+
+
+def gather(folder: str, procs_path: str) -> None:
+    """Move every process that ``procs_path`` lists into ``folder``, with all that they fork meanwhile.
+
+    Who enters a frozen group stops at once, so each round finds fewer that can still fork.
+    """
+    files.write_text(f"{folder}/cgroup.freeze", "1")
+    try:
+        while outside := set(files.read_pids(procs_path)) - set(files.read_pids(f"{folder}/cgroup.procs")):
+            for pid in outside:
+                with suppress(ProcessLookupError):
+                    files.write_text(f"{folder}/cgroup.procs", str(pid))
+    finally:
+        thaw(folder)
 
 
 def freeze(folder: str, *, timeout_s: float) -> None:
