@@ -43,6 +43,7 @@ __all__ = [
     "mount",
     "mount_setattr",
     "move_mount",
+    "open_beneath",
     "open_in_root",
     "open_tree",
     "pivot_root",
@@ -62,6 +63,7 @@ AT_FDCWD = AtFolder.AT_FDCWD
 _CLONE3, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 435, 428, 429, 430, 431, 432, 442
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
+_RESOLVE_BENEATH, _RESOLVE_NO_MAGICLINKS = 0x08, 0x02
 _PIVOT_ROOT_AND_SECCOMP = {"x86_64": (155, 317), "aarch64": (41, 277), "riscv64": (41, 277)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -261,6 +263,16 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
     how = (c_uint64 * 3)(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
     result = _openat2(_OPENAT2, root_fd, _c_string(path), ctypes.addressof(how), ctypes.sizeof(how))
     return _check(result, "openat2", root_fd, path, flags, path=path)
+
+
+def open_beneath(dir_fd: int, path: str, flags: int, *, mode: int = 0) -> int:
+    """Open ``path`` below the folder ``dir_fd``; whatever leads out of it is refused: ``..``, a symbolic link, ``/proc/PID/root``.
+
+    Raises: OSError (EXDEV for a way out, EAGAIN when a folder of the path was renamed meanwhile). See: openat2(2) (RESOLVE_BENEATH).
+    """
+    how = (c_uint64 * 3)(flags | os.O_CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    result = _openat2(_OPENAT2, dir_fd, _c_string(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return _check(result, "openat2", dir_fd, path, flags, path=path)
 
 
 class _MountAttrArgs(ctypes.Structure):

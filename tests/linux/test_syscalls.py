@@ -454,3 +454,25 @@ def test_an_unknown_machine_is_refused_and_not_guessed(monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="pdp11") as raised:
         syscalls.pivot_root("/", "/")
     assert raised.value.errno == errno.ENOSYS
+
+
+def test_nothing_that_leads_out_is_opened_beneath_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret").write_text("outside")
+    for name, target in (("up", "../secret"), ("absolute", str(tmp_path / "secret")), ("magic", "/proc/self/root")):
+        (tmp_path / "root" / name).symlink_to(target)
+    (tmp_path / "root" / "file").write_text("inside")
+    (tmp_path / "root" / "link").symlink_to("file")
+    root_fd = os.open(tmp_path / "root", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for name in ("up", "absolute", "magic", "..", "../secret", "/etc/hosts"):
+            with pytest.raises(OSError, check=lambda error: error.errno in (errno.EXDEV, errno.ELOOP)):
+                syscalls.open_beneath(root_fd, name, os.O_RDONLY)
+        fd = syscalls.open_beneath(root_fd, "link", os.O_RDONLY)
+        assert os.read(fd, 9) == b"inside"
+        os.close(fd)
+        fd = syscalls.open_beneath(root_fd, "new", os.O_WRONLY | os.O_CREAT, mode=0o600)
+        os.close(fd)
+        assert (tmp_path / "root" / "new").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.close(root_fd)
