@@ -18,7 +18,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: ## Set up what is missing and open JupyterLab on lesson 00
-	@$(BOOTSTRAP) && exec $(PY) -m labkit.setup.lab $(ARGS)
+	@$(BOOTSTRAP) && exec $(PY) -P -m labkit.sandbox.server $(ARGS)
 
 test: ## Set up what is missing and run all tests: as root also as an ordinary user, then the notebooks
 	@$(BOOTSTRAP) --dev

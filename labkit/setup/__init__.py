@@ -1,6 +1,6 @@
-"""Set-up of the course: system parts, virtual environment, packages, kernelspec; and ``make lab``'s JupyterLab.
+"""Set-up of the course: system parts, virtual environment, packages, kernelspec.
 
-Only `labkit.setup.lab` needs anything beyond the standard library: the rest runs before there is an environment.
+It needs nothing beyond the standard library: it runs before there is an environment.
 
-See: docs/adr/0002, 0003 and 0004.
+See: docs/adr/0002 and 0003.
 """

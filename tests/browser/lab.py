@@ -13,7 +13,7 @@ folder, and is ended by its pid. The browser is the system's Chromium. Playwrigh
 when the block ends.
 
 Leaves out: several browsers; phones.
-See: playwright.dev/python; `labkit.setup.lab` (the entry that students use).
+See: playwright.dev/python; `labkit.sandbox.server` (the entry that students use).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The server runs in this process, so that the address can be printed at the momen
 free port and a secret token; it listens on this machine only. As root it insists on being told so. Where there is no
 display there is no browser to open: the printed address is all.
 
-Leaves out: the sandbox around the kernels.
+Leaves out: what the server does and does not do for a student (`labkit.sandbox.server_options`).
 See: the Jupyter server's configuration reference (ServerApp).
 """
 
@@ -16,13 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.setup import kernelspec, parts
+from labkit.sandbox.server_options import FIRST_LESSON, course_options, enter
+from labkit.setup import parts
 from labkit.setup.steps import checkout_folder
 
-__all__ = ["FIRST_LESSON", "address_of", "has_display", "main", "server_arguments"]
+__all__ = ["address_of", "has_display", "main", "server_arguments"]
 
-FIRST_LESSON = "00_start_here.ipynb"
-_HIDDEN = ("__pycache__", "*.py", "*~", ".ipynb_checkpoints")
 _WELCOME = """labkit: JupyterLab is ready. If no browser opens, open this address:
 
     {address}
@@ -38,16 +37,10 @@ def has_display(environ: Mapping[str, str]) -> bool:
 def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) -> list[str]:
     """Return the options for the Jupyter server."""
     arguments = [
-        f"--ServerApp.root_dir={notebooks}",
-        f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}",
+        *course_options(notebooks),
         # Jupyter announces a token of its own making in eight lines; a given one it leaves to us.
         f"--IdentityProvider.token={secrets.token_hex(24)}",
         "--Application.log_level=ERROR",
-        # A lesson is its .ipynb; the .py beside it is for authors.
-        *(f"--ContentsManager.hide_globs={pattern}" for pattern in _HIDDEN),
-        # The lessons' kernel alone: a second "Python 3" in the launcher would be a trap.
-        "--KernelSpecManager.ensure_native_kernel=False",
-        f"--KernelSpecManager.allowed_kernelspecs={kernelspec.NAME}",
     ]
     arguments += ["--allow-root"] if euid == 0 else []
     return arguments + ([] if has_display(environ) else ["--no-browser"])
@@ -55,10 +48,11 @@ def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start JupyterLab with ``argv`` added to its options, and serve until it is stopped."""
+    notebooks = checkout_folder() / "notebooks"
+    enter(os.environ)  # before Jupyter is loaded, which reads the environment once
     from jupyterlab.labapp import LabApp  # takes a third of a second, and only this function needs it
 
     os.environ["PATH"] = parts.search_path(os.environ.get("PATH", os.defpath))  # for the kernels
-    notebooks = checkout_folder() / "notebooks"
     arguments = server_arguments(notebooks, euid=os.geteuid(), environ=os.environ)
     server = LabApp.initialize_server(argv=[*arguments, *(sys.argv[1:] if argv is None else argv)])
     address = address_of(server.connection_url, server.identity_provider.token)

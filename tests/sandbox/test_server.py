@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.setup import lab
+from labkit.sandbox import server as lab
 from tests.support import PROJECT
 
 VENV = PROJECT / ".venv"
@@ -92,7 +92,7 @@ def answer(url: str, *, timeout_s: float = 20.0) -> tuple[int, bytes]:
 
 
 def test_the_server_answers_shows_one_kernel_and_keeps_strangers_out(tmp_path: Path) -> None:
-    with started([sys.executable, "-m", "labkit.setup.lab"], tmp_path) as (address, lines):
+    with started([sys.executable, "-P", "-m", "labkit.sandbox.server"], tmp_path) as (address, lines):
         base, _, token = address.partition("/lab/tree/00_start_here.ipynb?token=")
         assert answer(address)[0] == 200
         assert answer(f"{base}/api/contents")[0] == 403
