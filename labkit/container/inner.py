@@ -57,7 +57,7 @@ def inner_steps(
     clone = Step(
         "clone3", (args, len(args)), "start the second child", tolerate=(0,), least=1, skip_on_success=len(ours)
     )
-    return [*_before(inner), clone, *ours, *_write_maps(maps), *_become_init(inner, last_capability)]
+    return [*_before(inner), clone, *ours, *_write_outside_files(inner, maps), *_become_init(inner, last_capability)]
 
 
 def _before(inner: Inner) -> list[Step]:
@@ -69,7 +69,7 @@ def _before(inner: Inner) -> list[Step]:
     why = "make the signal to go on"
     return [
         *steps,
-        # Id maps are files of the second child's, and it must not hide them; `_write_maps` sets it back. On the way in nobody
+        # Id maps are files of the second child's, and it must not hide them; `_write_outside_files` sets it back. On the way in nobody
         # else is in these namespaces who could trace it.
         Step("prctl", (Prctl.SET_DUMPABLE, 1, 0, 0, 0), "show the id maps"),
         Step("eventfd2", (0, os.O_CLOEXEC), why, result_to_next=True),
@@ -78,20 +78,17 @@ def _before(inner: Inner) -> list[Step]:
 
 
 def _second_child(inner: Inner, v1_hierarchies: tuple[str, ...]) -> list[Step]:
-    steps = [
+    return [
         *loopback_up(),
         *mounts.sysfs("/sys"),
         *mounts.mqueue("/dev/mqueue"),
         *mounts.cgroups("/sys/fs/cgroup", v1=v1_hierarchies, writable=True, unified=inner.shows_unified),
     ]
-    if inner.oom_score_adj:
-        steps += _write("/proc/self/oom_score_adj", str(inner.oom_score_adj), why="be killed first when memory ends")
-    return steps
 
 
-def _write_maps(maps: IdMaps) -> list[Step]:
-    """Let every id of the first set be the same id in the second one."""
-    steps = []
+def _write_outside_files(inner: Inner, maps: IdMaps) -> list[Step]:
+    """Let every id of the first set be the same id in the second one; say who is killed first when memory ends."""
+    steps = _write(f"/proc/{INNER_PID}/oom_score_adj", str(inner.oom_score_adj), why="set the second child's OOM score")
     for name, lines in (("uid_map", maps.uids), ("gid_map", maps.gids)):
         text = "\n".join(f"{line.inside} {line.inside} {line.count}" for line in lines)
         steps += _write(f"/proc/{INNER_PID}/{name}", text, why="write the inner id maps")

@@ -128,7 +128,9 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
     if spec.loopback_up and NS.NET in wanted:
         steps += loopback_up()
     if NS.MNT in wanted:
-        steps += tree.tree_steps(spec, fds.trees, stage=stage, v1_hierarchies=facts.v1_hierarchies)
+        steps += tree.tree_steps(
+            spec, fds.trees, stage=stage, v1_hierarchies=facts.v1_hierarchies, status_fd=fds.status
+        )
     program = _program_steps(spec, fds, facts)
     if spec.inner is None or facts.maps is None:
         return steps + program

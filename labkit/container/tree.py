@@ -11,6 +11,7 @@ See: pivot_root(2), mount_namespaces(7), OCI Runtime Specification, config-linux
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from labkit.container.spec import MountSpec, Rootfs, Spec
@@ -23,8 +24,13 @@ from labkit.linux.syscalls import AT_FDCWD
 __all__ = ["tree_steps"]
 
 
-def tree_steps(spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchies: tuple[str, ...]) -> list[Step]:
-    """Return the steps from "make the mounts private" to a finished ``/`` with everything mounted."""
+def tree_steps(
+    spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchies: tuple[str, ...], status_fd: int
+) -> list[Step]:
+    """Return the steps from "make the mounts private" to a finished ``/`` with everything mounted.
+
+    ``status_fd`` is the descriptor, beside the standard streams, that the child still needs.
+    """
     steps = mounts.private()
     is_host = spec.rootfs.kind == "host"
     if is_host and not spec.mounts:
@@ -38,8 +44,11 @@ def tree_steps(spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchi
         steps += _mount_steps(mount, trees.get(f"mount:{number}", -1), scratch=scratch, v1_hierarchies=v1_hierarchies)
     if is_host:
         return steps
-    for path, text in spec.files:
-        steps += mounts.write_file(path, text)
+    if spec.files:
+        steps += [step for path, text in spec.files for step in mounts.write_file(path, text)]
+        # A mount on which a file is open for writing cannot be made read-only; all descriptors but one have been used.
+        why = "close the written files"
+        steps += [Step("close_range", span, why) for span in ((3, status_fd - 1, 0), (status_fd + 1, 0xFFFF_FFFF, 0))]
     if spec.cwd != "/":
         steps += mounts.make_folders(spec.cwd)
     empty = f".{stage}/empty"
@@ -70,6 +79,9 @@ def _root_steps(rootfs: Rootfs, trees: Mapping[str, int], stage: str) -> list[St
             steps += _attach(trees["writable"], writable)
         steps += _union(root, lowers, writable, is_made=rootfs.writable is not None)
     why = "link the folders of programs"
+    # Folders of links are made once each; those at the root need none.
+    for folder in dict.fromkeys(os.path.dirname(link) for link, _ in rootfs.links):
+        steps += mounts.make_folders(f"{root}{folder}") if folder != "/" else []
     return steps + [Step("symlinkat", (target, AT_FDCWD, f"{root}{link}"), why) for link, target in rootfs.links]
 
 

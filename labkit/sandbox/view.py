@@ -1,0 +1,191 @@
+"""What a student's programs see of the machine: the file tree of the sandbox, as mounts and small files.
+
+The root is empty memory, read-only once it is filled. Into it come, read-only and without set-uid: the system's program trees,
+the Python that runs the kernel, and the course. A few files of /etc are copied, those that programs cannot do without;
+everything else of the machine is not hidden but absent. What can be written is memory of limited size and number of
+files, which ends with the sandbox; only ``~/work`` stays.
+
+The kernel's sockets lie in a folder of memory where symbolic links are not followed: the server outside opens files there, and a
+link to a socket of the machine would lead it astray.
+
+Leaves out: distributions that keep programs elsewhere (NixOS, Guix).
+See: file-hierarchy(7), tmpfs(5), mount(2) (MS_NOSYMFOLLOW).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import labkit
+from labkit.container import hostlike
+from labkit.container.spec import MountSpec
+from labkit.sandbox.policy import Policy
+from labkit.setup.parts import cache_folder
+
+__all__ = ["HOME", "SOCKETS", "course_folder", "files", "links", "mounts", "shown_folder", "work_folder"]
+
+#: The student's home, and the folder of the kernel's sockets and connection file.
+HOME, SOCKETS = "/root", "/run/jupyter"
+_TOPS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_PROGRAMS = ("ro", "nosuid", "nodev")
+_SAFE = ("nosuid", "nodev")
+#: Of the checkout, what lessons and their readers need.
+_COURSE = ("labkit", "notebooks", "images", "docs", "README.md", "pyproject.toml")
+_ETC_FILES = (
+    "bash.bashrc", "debian_version", "ethertypes", "host.conf", "inputrc", "ld.so.conf", "localtime", "login.defs",
+    "magic", "mime.types", "nsswitch.conf", "profile", "protocols", "rpc", "services", "shells", "timezone", "xattr.conf",
+)  # fmt: skip
+_ETC_BINDS = ("ld.so.cache", "ld.so.conf.d", "fonts", "ssl/certs", "ssl/openssl.cnf", "iproute2", "terminfo", "qemu")
+_MOST_BYTES = 32 * 1024
+#: Folders that are never shown for a notebook's sake: they hold other people's things, or the machine's.
+_NEVER = ("/", "/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/tmp")  # fmt: skip
+
+
+def course_folder() -> Path:
+    """Return the folder in which the package ``labkit`` lies: the checkout's, or site-packages."""
+    return Path(labkit.__file__).resolve().parents[1]
+
+
+def work_folder(policy: Policy) -> Path:
+    """Return the folder of the machine that the student sees as ``~/work``; it need not exist yet."""
+    if policy.work:
+        return Path(policy.work)
+    notebooks = course_folder() / "notebooks"
+    if notebooks.is_dir() and os.access(notebooks, os.W_OK):
+        return notebooks / "work"
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if data.startswith("/") else Path.home() / ".local/share") / "labkit/work"
+
+
+def shown_folder(cwd: str) -> str:
+    """Return the folder to show for a notebook in ``cwd``; "" where showing it would show a home or the machine's own."""
+    path = os.path.realpath(cwd)
+    home = os.path.realpath(os.path.expanduser("~"))
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
+    private = [home, os.path.realpath(runtime), str(course_folder()), os.path.realpath(sys.prefix)]
+    if not os.path.isdir(path) or path in _NEVER or any(_is_above(path, other) for other in private):
+        return ""
+    return path
+
+
+def _is_above(path: str, other: str) -> bool:
+    return (other + "/").startswith(path.rstrip("/") + "/")
+
+
+def mounts(policy: Policy, *, cwd: str, work: str, changes: str = "") -> tuple[MountSpec, ...]:
+    """Return every mount of the tree, outer ones first; ``changes`` is the folder of the machine that keeps the notebooks' changes."""
+    found = {mount.target: mount for mount in [*_own(policy), *_programs(), *_course(), *_etc(), *_further(policy)]}
+    notebooks = str(course_folder() / "notebooks")
+    shown = shown_folder(cwd)
+    for folder in dict.fromkeys(path for path in (notebooks, shown) if path and os.path.isdir(path)):
+        if folder == shown and any(_is_above(target, folder) for target in (notebooks, work) if target != folder):
+            continue  # seen there already
+        found[folder] = _notebooks(policy, folder, changes)
+    if work:
+        bind = MountSpec("bind", f"{HOME}/work", work, _SAFE)
+        found[bind.target] = bind
+        if _is_above(notebooks, work):
+            found[work] = MountSpec("bind", work, work, _SAFE)
+    return tuple(sorted(found.values(), key=lambda mount: (mount.target.count("/"), mount.target)))
+
+
+def _own(policy: Policy) -> Iterable[MountSpec]:
+    temporary = (f"size={policy.temporary_bytes}", f"nr_inodes={policy.temporary_files}")
+    for path, mode in (("/tmp", "1777"), ("/var/tmp", "1777"), ("/run", "755")):
+        yield MountSpec("tmpfs", path, options=(*temporary, f"mode={mode}"))
+    home = (f"size={policy.home_bytes}", f"nr_inodes={policy.home_files}", "mode=700")
+    yield MountSpec("tmpfs", HOME, options=home)
+    yield MountSpec("proc", "/proc")
+    yield MountSpec("sysfs", "/sys")
+    yield MountSpec("dev", "/dev", options=("ro",))
+    shm = (f"size={policy.shared_memory_bytes}", f"nr_inodes={policy.temporary_files}", "mode=1777")
+    yield MountSpec("tmpfs", "/dev/shm", options=shm)
+    yield MountSpec("tmpfs", SOCKETS, options=("size=64k", "nr_inodes=64", "mode=700", "noexec", "nosymfollow"))
+
+
+def _programs() -> Iterable[MountSpec]:
+    tops = [path for path in ("/usr", *_TOPS) if os.path.isdir(path) and not os.path.islink(path)]
+    given = (sys.base_prefix, sys.prefix)
+    prefixes = [*given, *map(os.path.realpath, given)]
+    for path in dict.fromkeys([*tops, *prefixes]):
+        if path in tops or not any(_is_above(top, path) for top in tops):
+            yield MountSpec("bind", path, path, _PROGRAMS)
+    parts = cache_folder() / "parts"
+    if parts.is_dir():
+        yield MountSpec("bind", str(parts), str(parts), _PROGRAMS)
+
+
+def _course() -> Iterable[MountSpec]:
+    root = course_folder()
+    if any(_is_above(prefix, str(root)) for prefix in ("/usr", os.path.realpath(sys.prefix))):
+        return  # installed, not a checkout: seen with the Python it belongs to
+    for name in _COURSE:
+        path = root / name
+        if path.exists():
+            yield MountSpec("bind", str(path), str(path), _PROGRAMS)
+
+
+def _etc() -> Iterable[MountSpec]:
+    for name in _ETC_BINDS:
+        path = f"/etc/{name}"
+        if os.path.exists(path):
+            yield MountSpec("bind", path, os.path.realpath(path), _PROGRAMS)
+
+
+def _further(policy: Policy) -> Iterable[MountSpec]:
+    for folder in policy.folders:
+        yield MountSpec("bind", folder, folder, _PROGRAMS)
+
+
+def _notebooks(policy: Policy, folder: str, changes: str) -> MountSpec:
+    if policy.notebooks == "read-only":
+        return MountSpec("bind", folder, folder, _PROGRAMS)
+    keep = (f"upper={changes}/{folder.strip('/').replace('/', '-')}",) if policy.notebooks == "keep" and changes else ()
+    return MountSpec("overlay", folder, folder, keep)
+
+
+def links() -> tuple[tuple[str, str], ...]:
+    """Return the symbolic links of the tree: those of a merged /usr, and which of several programs a name means."""
+    found = [
+        *hostlike.links(),
+        ("/etc/mtab", "/proc/self/mounts"),
+        ("/var/run", "/run"),
+        ("/etc/os-release", "../usr/lib/os-release"),
+    ]
+    try:
+        with os.scandir("/etc/alternatives") as entries:
+            found += [(entry.path, os.readlink(entry.path)) for entry in entries if entry.is_symlink()]
+    except FileNotFoundError:
+        pass  # not every distribution has these
+    return tuple(found)
+
+
+def files(*, hostname: str) -> tuple[tuple[str, str], ...]:
+    """Return the small files of /etc: who is who inside, and copies of what programs expect."""
+    found = {
+        "/etc/passwd": f"root:x:0:0:root:{HOME}:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        "/etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+        "/etc/hostname": f"{hostname}\n",
+        "/etc/hosts": f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        "/etc/resolv.conf": "# This sandbox has no network but its own.\n",
+    }
+    for name in _ETC_FILES:
+        try:
+            with open(f"/etc/{name}", encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read(_MOST_BYTES + 1)
+        except OSError:
+            continue
+        if len(text) <= _MOST_BYTES:
+            found[f"/etc/{name}"] = text
+    return tuple(found.items())
+
+
+def inner_cwd(cwd: str, shown: Iterable[MountSpec]) -> str:
+    """Return the folder to start in: ``cwd`` if the sandbox shows it or something below it, else the home."""
+    path = os.path.realpath(cwd)
+    kinds = ("bind", "overlay")
+    targets = [mount.target for mount in shown if mount.kind in kinds]
+    return path if any(_is_above(target, path) or _is_above(path, target) for target in targets) else HOME
