@@ -132,7 +132,8 @@ class _Reader:
     def words_or_json(self) -> list[str]:
         """Return the words, from either form."""
         found = parse_json(self.rest, line=self.line)
-        return split_words(self.rest, self.escape) if found is None else found
+        # Docker splits here at every space: a name that holds one needs the JSON form.
+        return self.rest.split() if found is None else found
 
     def from_(self) -> made.From:
         """Read FROM."""

@@ -1,7 +1,8 @@
 """How the rest of an instruction is split: flags, words, ``name=value`` pairs, and the JSON form.
 
 ``CMD ["a", "b c"]`` (exec form) is a JSON array: exactly these words, no shell. Anything else is the shell form: one text for
-``/bin/sh -c``. What looks like an array but is none (single quotes, a missing bracket) is taken as shell form, as Docker does.
+``/bin/sh -c``. What looks like an array but is none (single quotes, a missing bracket) is taken as shell form, and what follows an
+array is not looked at, as in Docker.
 
 See: dockerfile(5), "Shell and exec form".
 """
@@ -60,7 +61,7 @@ def parse_json(text: str, *, line: int = 0) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        found = json.loads(text)
+        found, _ = json.JSONDecoder().raw_decode(text.lstrip())
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, list):

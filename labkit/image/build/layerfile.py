@@ -1,0 +1,81 @@
+"""Writing a layer: items into a tar archive, into the store.
+
+The same items give the same bytes on every machine: they are written in their order, with numeric owners and no names of users, whole
+seconds, and times that are cut off at ``epoch_s`` (SOURCE_DATE_EPOCH). Layers are stored as plain tar: compressors differ
+from version to version, and with them the digest; a registry's client may compress on the way.
+
+Leaves out: extended attributes, hard links: what COPY brings has none.
+See: OCI Image Specification, layer.md; pax(1); reproducible-builds.org, "SOURCE_DATE_EPOCH".
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Event
+
+from labkit.image.blobs import CHUNK_BYTES, BlobStore, BlobWriter
+from labkit.image.build.errors import BuildCancelled, BuildError
+from labkit.image.build.items import Item
+from labkit.image.descriptor import Descriptor
+from labkit.image.media_types import OCI_LAYER
+
+__all__ = ["Layer", "write_layer"]
+
+_BLOCK_BYTES, _RECORD_BYTES = 512, 10_240
+_TYPES = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer in the store: its blob, the digest of its tar, and how many entries it has."""
+
+    descriptor: Descriptor
+    diff_id: str
+    entries: int
+
+
+def write_layer(blobs: BlobStore, items: Iterable[Item], *, epoch_s: int, cancel: Event | None = None) -> Layer:
+    """Write ``items`` as one layer. Raises: BuildError when a file changes its size meanwhile; BuildCancelled."""
+    entries = 0
+    with blobs.writer() as writer:
+        for item in items:
+            if cancel is not None and cancel.is_set():
+                raise BuildCancelled("The build was cancelled while files were copied.")
+            entries += 1
+            writer.write(_header(item, epoch_s))
+            if item.open is not None:
+                _write_content(writer, item)
+        end = 2 * _BLOCK_BYTES
+        padding = -(writer.offset + end) % _RECORD_BYTES
+        writer.write(bytes(end + padding))
+        found = writer.commit()
+    descriptor = Descriptor(OCI_LAYER, found.digest, found.size)
+    return Layer(descriptor, found.digest, entries)
+
+
+def _header(item: Item, epoch_s: int) -> bytes:
+    info = tarfile.TarInfo(item.path + ("/" if item.kind == "folder" else ""))
+    info.type = _TYPES[item.kind]
+    info.mode = item.mode
+    info.uid, info.gid = item.owner.uid, item.owner.gid
+    info.mtime = max(0, min(item.mtime_s, epoch_s))
+    info.linkname = item.target
+    info.size = item.size_bytes if item.kind == "file" else 0
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _write_content(writer: BlobWriter, item: Item) -> None:
+    if item.open is None:
+        return
+    left = item.size_bytes
+    with item.open() as file:
+        while left and (data := file.read(min(CHUNK_BYTES, left))):
+            writer.write(data)
+            left -= len(data)
+        if left or file.read(1):
+            raise BuildError(
+                f"/{item.path} changed its size while it was copied: build again when nobody writes to it."
+            )
+    writer.write(bytes(-item.size_bytes % _BLOCK_BYTES))
