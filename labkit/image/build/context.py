@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.image.build.dockerignore import Ignore, glob_regex, read_ignore_file
@@ -80,7 +80,7 @@ def select(tree: Tree, source: str, *, where: str, line: int = 0) -> list[Entry]
         raise BuildError(f"COPY failed: {source!r} is no pattern ({error}).", line=line) from None
     literal = tree.find(path) if not found else None
     if literal is not None:
-        found = [literal]
+        found = [_named(literal, path)]
     if not found:
         raise BuildError(_not_found(source, where, has_pattern=bool(_SPECIAL.search(path))), line=line)
     return found
@@ -107,9 +107,14 @@ def _glob(tree: Tree, folder: Entry, parts: list[str]) -> Iterator[Entry]:
         if followed is None:
             continue  # a link that leads nowhere matches nothing
         if not rest:
-            yield followed if not entry.is_link else Entry(entry.path, followed.status, followed.places)
+            yield _named(followed, entry.path)
         elif followed.is_folder:
             yield from _glob(tree, followed, rest)
+
+
+def _named(entry: Entry, path: str) -> Entry:
+    """A file that a link leads to is copied under the link's name; of a folder only the contents are copied."""
+    return entry if entry.is_folder else replace(entry, path=path)
 
 
 def check_context_name(name: str) -> str:

@@ -10,7 +10,7 @@ See: OCI Image Specification, layer.md; pax(1); reproducible-builds.org, "SOURCE
 
 from __future__ import annotations
 
-import tarfile
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Event
@@ -20,11 +20,12 @@ from labkit.image.build.errors import BuildCancelled, BuildError
 from labkit.image.build.items import Item
 from labkit.image.descriptor import Descriptor
 from labkit.image.media_types import OCI_LAYER
+from labkit.image.tarheader import DIRECTORY, FILE, SYMLINK
+from labkit.image.tarwrite import END, header_of, padding
 
 __all__ = ["Layer", "write_layer"]
 
-_BLOCK_BYTES, _RECORD_BYTES = 512, 10_240
-_TYPES = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
+_TYPES = {"file": FILE, "folder": DIRECTORY, "link": SYMLINK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +48,18 @@ def write_layer(blobs: BlobStore, items: Iterable[Item], *, epoch_s: int, cancel
             writer.write(_header(item, epoch_s))
             if item.open is not None:
                 _write_content(writer, item)
-        end = 2 * _BLOCK_BYTES
-        padding = -(writer.offset + end) % _RECORD_BYTES
-        writer.write(bytes(end + padding))
+        writer.write(END)
         found = writer.commit()
     descriptor = Descriptor(OCI_LAYER, found.digest, found.size)
     return Layer(descriptor, found.digest, entries)
 
 
 def _header(item: Item, epoch_s: int) -> bytes:
-    info = tarfile.TarInfo(item.path + ("/" if item.kind == "folder" else ""))
-    info.type = _TYPES[item.kind]
-    info.mode = item.mode
-    info.uid, info.gid = item.owner.uid, item.owner.gid
-    info.mtime = max(0, min(item.mtime_s, epoch_s))
-    info.linkname = item.target
-    info.size = item.size_bytes if item.kind == "file" else 0
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    return header_of(
+        _TYPES[item.kind], os.fsencode(item.path), mode=item.mode, uid=item.owner.uid, gid=item.owner.gid,
+        size=item.size_bytes if item.kind == "file" else 0, mtime_s=max(0, min(item.mtime_s, epoch_s)),
+        link=os.fsencode(item.target),
+    )  # fmt: skip
 
 
 def _write_content(writer: BlobWriter, item: Item) -> None:
@@ -78,4 +74,4 @@ def _write_content(writer: BlobWriter, item: Item) -> None:
             raise BuildError(
                 f"/{item.path} changed its size while it was copied: build again when nobody writes to it."
             )
-    writer.write(bytes(-item.size_bytes % _BLOCK_BYTES))
+    writer.write(padding(item.size_bytes))
