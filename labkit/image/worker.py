@@ -1,0 +1,81 @@
+"""The child of `labkit.image.confined`: takes on the container's ids, locks itself into one folder, and does one task there.
+
+Everything is imported before the chroot: afterwards there is no Python to import from.
+
+See: user_namespaces(7), chroot(2), setresuid(2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from labkit.errors import ImageError
+from labkit.image import extract, treewalk
+from labkit.linux.constants import NS
+from labkit.linux.syscalls import unshare
+
+__all__ = ["main"]
+
+
+def main(request_text: str) -> None:
+    """Carry out the request and report. The exit status says nothing; the report does."""
+    request = json.loads(request_text)
+    control_fd, folder_fd, stream_fd, *others = request["fds"]
+    control = socket.socket(fileno=control_fd)
+    try:
+        _take_ids(request["owners"], control)
+        os.fchdir(folder_fd)
+        os.chroot(".")
+        os.umask(0)
+    except OSError as error:
+        _report(control, {"refused": error.strerror or str(error)})
+        return
+    _report(control, {})
+    _report(control, _carry_out(request["task"], request["options"], stream_fd, others))
+    # Nothing is left to tidy up, and an interpreter that shuts down takes its time.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _take_ids(kind: str, control: socket.socket) -> None:
+    if kind == "mapped":
+        unshare(NS.USER)
+        control.send(b"{}")
+        if control.recv(2) != b"go":
+            raise OSError(0, "the program has ended")
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    elif kind == "user":
+        from labkit.container.resident import become_namespace_root
+
+        become_namespace_root()
+
+
+def _carry_out(task: str, options: dict[str, Any], stream_fd: int, others: list[int]) -> dict[str, Any]:
+    at = ""
+    try:
+        if task == "unpack":
+            extractor = extract.Extractor(stream_fd, others, options)
+            try:
+                return extractor.run()
+            finally:
+                at = extractor.reader.current
+        if task == "pack":
+            return treewalk.pack(stream_fd, options)
+        return treewalk.remove_all()
+    except ImageError as error:
+        return {"error": str(error), "at": at}
+    except OSError as error:
+        return {"error": f"The files of an image could not be handled ({task}): {error.strerror}.", "at": at}
+
+
+def _report(control: socket.socket, report: dict[str, Any]) -> None:
+    try:
+        control.send(json.dumps(report).encode())
+    except BrokenPipeError:
+        os._exit(1)  # the program has ended
