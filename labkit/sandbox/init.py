@@ -13,7 +13,6 @@ See: pid_namespaces(7), wait(2).
 import os
 import signal
 
-
 KERNEL_PID = 2
 
 

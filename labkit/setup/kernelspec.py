@@ -4,7 +4,8 @@ A kernelspec is a folder with a ``kernel.json`` that says how to start a kernel.
 (``share/jupyter/kernels/labkit``), where JupyterLab of the same environment finds it, and nothing outside changes. The
 settings are JupyterLab's ``overrides.json``: defaults of this environment, which a student's own settings still outrank.
 
-Leaves out: the sandbox around the kernel.
+The kernelspec names a *provisioner*: who starts the kernel, here inside a sandbox (`labkit.sandbox.provisioner`).
+
 See: the Jupyter client's "Kernel specs"; JupyterLab's "overrides.json".
 """
 
@@ -14,10 +15,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DISPLAY_NAME", "NAME", "install", "spec"]
+__all__ = ["DISPLAY_NAME", "NAME", "PROVISIONER", "install", "spec"]
 
 NAME = "labkit"
-DISPLAY_NAME = "Python (labkit)"
+DISPLAY_NAME = "Python (labkit sandbox)"
+#: The name under which `labkit.sandbox.provisioner` is known to Jupyter (an entry point, in pyproject.toml).
+PROVISIONER = "labkit-sandbox"
 
 _OVERRIDES: dict[str, Any] = {
     # Otherwise the first thing a student sees is a question about news of the Jupyter project.
@@ -31,7 +34,7 @@ def spec(python: Path) -> dict[str, Any]:
         "argv": [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": DISPLAY_NAME,
         "language": "python",
-        "metadata": {"debugger": True},
+        "metadata": {"debugger": True, "kernel_provisioner": {"provisioner_name": PROVISIONER}},
     }
 
 

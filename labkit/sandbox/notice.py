@@ -1,0 +1,82 @@
+"""A last word to the notebook for a kernel that was killed: why its cell will never finish, and what to do.
+
+A killed process cannot say anything, and JupyterLab only knows that the kernel is gone. So the server's side speaks in its place: for a
+moment it serves the kernel's output channel itself, at the same address, and the clients, which try to connect again
+all the time, receive one error message for the cell that was running. Only then is the kernel reported dead, and
+JupyterLab starts a new one.
+
+Leaves out: clients that connect later than `_PATIENCE_S`.
+See: the Jupyter messaging specification ("error"), zmq_ipc(7).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+from labkit.sandbox.policy import Policy
+from labkit.units import format_bytes
+
+__all__ = ["memory_words", "publish", "read_busy_cell"]
+
+#: How long clients get to come back: they try every tenth of a second, somewhat spread.
+_PATIENCE_S = 0.6
+_MOST_BYTES = 4096
+_HEADER_KEYS = ("msg_id", "msg_type", "session", "username", "version", "date")
+
+
+def memory_words(policy: Policy) -> str:
+    """Return reason, limit and advice for a kernel that its memory limit killed."""
+    limit = format_bytes(policy.memory_bytes)
+    where = "of the sandbox's policy" if policy.source == "defaults" else f"in {policy.source}"
+    return (
+        f"This sandbox may use {limit} of memory, all its programs and files in memory together. That was used up, so Linux ended the"
+        f" kernel, and its variables are gone; a new one starts by itself. Use less at once, or have limits.memory {where} raised."
+    )
+
+
+def read_busy_cell(file_fd: int) -> dict[str, Any] | None:
+    """Return the header of the request that the kernel was working on, as it noted it in its file; None if it was idle.
+
+    The student's programs can write that file, so it is believed only as far as it is a header.
+    """
+    if not stat.S_ISREG(os.fstat(file_fd).st_mode):
+        return None
+    try:
+        header = json.loads(os.pread(file_fd, _MOST_BYTES, 0))
+    except ValueError:
+        return None
+    if not isinstance(header, dict) or not all(isinstance(header.get(key), str) for key in _HEADER_KEYS[:3]):
+        return None
+    return {key: header[key] for key in _HEADER_KEYS if isinstance(header.get(key), str)}
+
+
+def publish(address: str, key: bytes, parent: dict[str, Any] | None, *, name: str, words: str) -> bool:
+    """Serve ``address`` (of the output channel) for a moment and send one error to whoever comes; return whether anybody did."""
+    session = Session(key=key, username="kernel")
+    content = {"ename": name, "evalue": words, "traceback": [f"\x1b[31m{name}\x1b[0m: {words}"]}
+    context = zmq.Context()
+    try:
+        with context.socket(zmq.XPUB) as socket:
+            socket.linger = 200
+            socket.bind(address)
+            came = _subscribers(socket)
+            if came:
+                session.send(socket, "error", content=content, parent=parent, ident=b"error")
+            return came > 0
+    finally:
+        context.term()
+
+
+def _subscribers(socket: zmq.Socket[bytes]) -> int:
+    deadline_s, came = time.monotonic() + _PATIENCE_S, 0
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        if socket.poll(int(left_s * 1000) + 1):
+            came += socket.recv().startswith(b"\x01")
+    return came

@@ -1,0 +1,216 @@
+"""The Jupyter side of the sandbox: a kernel provisioner, which starts a notebook's kernel inside.
+
+Jupyter asks a *provisioner* to start, signal, watch and end a kernel's process; the kernelspec names which one. JupyterLab, nbval,
+nbclient and ``jupyter execute`` all go this way. The kernel has no network of the machine's, so it talks over Unix sockets in a
+folder of the sandbox; a link ``RUNFOLDER/s`` leads the server there through ``/proc/PID/root``, and is pointed to the new
+sandbox when the kernel is restarted.
+
+Leaves out: kernels that outlive their server.
+See: jupyter_client's documentation, "Kernel Provisioning"; proc_pid_root(5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from labkit.container import runfolder
+from labkit.linux.fds import Fd, pipe
+from labkit.sandbox import inside, notice
+from labkit.sandbox.environment import environment
+from labkit.sandbox.level import Level, find_level, required
+from labkit.sandbox.policy import Policy, load
+from labkit.sandbox.sandbox import Sandbox, SandboxEnd
+from labkit.sandbox.view import SOCKETS
+from labkit.sandbox.watcher import Watcher
+
+__all__ = ["SandboxProvisioner"]
+
+_INNER_FILE = f"{SOCKETS}/kernel.json"
+_PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
+_EXTENSION = "--ext=labkit.sandbox.inside"
+_POLL_S = 0.02
+
+
+class SandboxProvisioner(LocalProvisioner):
+    """Starts the kernel in a sandbox; where the machine allows none, as `LocalProvisioner` does, with a warning in the notebook."""
+
+    policy: Policy = Policy()
+    level: Level = Level("none")
+    sandbox: Sandbox | None = None
+    folder: runfolder.RunFolder | None = None
+    _watcher: Watcher | None = None
+    _busy: Fd | None = None
+    _ending = False
+
+    @property
+    def has_process(self) -> bool:
+        """True from the start until the end has been collected by `wait`."""
+        return self.sandbox is not None or bool(super().has_process)
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Find out what sandbox can be had, and settle where the kernel's sockets will be.
+
+        Raises: InvalidSpec for a wrong policy, FeatureMissing for one that this machine cannot keep.
+        """
+        self.policy = load()
+        self.level = required(find_level(), self.policy)
+        extra = [*kwargs.pop("extra_arguments", []), _EXTENSION]
+        if not self.level.namespaces:
+            kwargs = await super().pre_launch(extra_arguments=extra, **kwargs)
+            kwargs["env"][inside.WARNING_VARIABLE] = self._warning()
+            return kwargs
+        km: Any = self.parent
+        if self.folder is None:
+            self.folder = runfolder.RunFolder.create(runfolder.base_folder(), f"labkit-k{secrets.token_hex(4)}")
+        km.transport, km.cache_ports, km.ip = "ipc", False, f"{self.folder.path}/s/k"
+        for name, number in _PORTS.items():
+            setattr(km, name, number)
+        km.write_connection_file()
+        self.connection_info = km.get_connection_info()
+        outer_file = os.path.realpath(km.connection_file)
+        command = [word.replace(outer_file, _INNER_FILE) for word in km.format_kernel_cmd(extra_arguments=extra)]
+        kwargs["inner_info"] = json.loads(Path(outer_file).read_text()) | {"ip": f"{SOCKETS}/k"}
+        kwargs["env"] = dict(kwargs.get("env") or os.environ)
+        return {**kwargs, "cmd": command}
+
+    def _warning(self) -> str:
+        return (
+            f"{' '.join(self.level.reasons)} What cells do here is done to this machine itself."
+            if not self.level.namespaces
+            else ""
+        )
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the sandbox with the kernel in it. Raises: SetupError naming the step that the kernel refused."""
+        if not self.level.namespaces:
+            return await super().launch_kernel(cmd, **kwargs)
+        folder = self.folder
+        if folder is None:
+            raise RuntimeError("pre_launch has not been called")
+        name = f"labkit-sandbox-{secrets.token_hex(4)}"
+        env = environment(kwargs["env"], hostname=name[-16:])
+        if self.level.reasons:
+            env[inside.WARNING_VARIABLE] = " ".join(self.level.reasons)
+        read_end, write_end = pipe()
+        sandbox = Sandbox(name, self.policy, self.level)
+        with write_end:
+            sandbox.start(
+                cmd, env=env, cwd=kwargs.get("cwd") or os.getcwd(), streams=("null", write_end.number, write_end.number),
+                files={_INNER_FILE: json.dumps(kwargs["inner_info"]), inside.BUSY_FILE: ""},
+            )  # fmt: skip
+        self.sandbox, self.pid, self._ending = sandbox, sandbox.kernel_pid, False
+        self._point_link(f"/proc/{sandbox.pid}/root{SOCKETS}")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._busy = Fd(os.open(f"{folder.path}/s/{os.path.basename(inside.BUSY_FILE)}", flags))
+        self._watcher = Watcher(read_end, sandbox.pidfd, self._at_end)
+        return self.connection_info
+
+    def _point_link(self, target: str) -> None:
+        if self.folder is not None:
+            os.symlink(target, f"{self.folder.path}/.s")
+            os.rename(f"{self.folder.path}/.s", f"{self.folder.path}/s")
+
+    def _at_end(self) -> None:
+        """In the watcher's thread: when the memory limit was the end, say so in the notebook, before anybody hears of the end."""
+        sandbox, folder, busy = self.sandbox, self.folder, self._busy
+        if sandbox is None or folder is None or busy is None:
+            return
+        end = sandbox.wait(5)
+        if self._ending or not end.out_of_memory:
+            return
+        os.makedirs(f"{folder.path}/after", exist_ok=True)
+        self._point_link("after")
+        notice.publish(
+            f"ipc://{folder.path}/s/k-{_PORTS['iopub_port']}", _as_bytes(self.connection_info["key"]), notice.read_busy_cell(busy.number),
+            name="MemoryLimitReached", words=notice.memory_words(self.policy),
+        )  # fmt: skip
+
+    async def poll(self) -> int | None:
+        """Return None while the kernel runs (or its last word is being said), else how it ended."""
+        if self.sandbox is None:
+            return await super().poll()
+        if self.sandbox.running or (self._watcher is not None and not self._watcher.done):
+            return None
+        return self._end().code
+
+    def _end(self) -> SandboxEnd:
+        if self.sandbox is None:
+            return SandboxEnd(0, out_of_memory=False)
+        return self.sandbox.wait(0)
+
+    async def wait(self) -> int | None:
+        """Wait for the end and release the sandbox."""
+        if self.sandbox is None:
+            return await super().wait()
+        while (code := await self.poll()) is None:
+            await asyncio.sleep(_POLL_S)
+        self._release()
+        return code
+
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal to the kernel and its process group."""
+        if self.sandbox is None:
+            await super().send_signal(signum)
+        elif signum == signal.SIGKILL:
+            await self.kill()
+        elif signum:
+            self.sandbox.signal(signum)
+
+    async def shutdown_requested(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+        """Remember that the end that comes now was asked for."""
+        self._ending = True
+
+    async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+        """End the sandbox with everything in it."""
+        if self.sandbox is None:
+            await super().kill(restart)
+        else:
+            self._ending = True
+            self.sandbox.kill()
+
+    async def terminate(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+        """Ask the kernel to end."""
+        if self.sandbox is None:
+            await super().terminate(restart)
+        else:
+            self._ending = True
+            self.sandbox.signal(signal.SIGTERM)
+
+    async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+        """Release what is left of the sandbox and, unless it is to be restarted, its folder."""
+        self._release()
+        if not restart and self.folder is not None:
+            self.folder.remove()
+            self.folder = None
+        await super().cleanup(restart)
+
+    def _release(self) -> None:
+        sandbox, self.sandbox = self.sandbox, None
+        if sandbox is not None:
+            self._ending = True
+            sandbox.kill()
+        watcher, self._watcher = self._watcher, None
+        busy, self._busy = self._busy, None
+        if sandbox is not None:
+            sandbox.wait(5)
+        if watcher is not None:
+            if watcher.tail:
+                self.log.info("the kernel wrote: %s", watcher.tail)
+            watcher.close()
+        if sandbox is not None:
+            sandbox.close()
+        if busy is not None:
+            busy.close()
+
+
+def _as_bytes(key: str | bytes) -> bytes:
+    return key.encode() if isinstance(key, str) else key
