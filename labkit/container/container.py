@@ -215,14 +215,14 @@ class Container(_Life):
     """A program with namespaces, limits and a root filesystem of its own.
 
     ``rootfs`` is a folder with a file tree (or several, topmost first), used read-only below a writable layer: memory of
-    ``writable_bytes``, or the folder ``writable``. ``image_like_host`` needs no folder: the machine's own programs, copy on
+    ``writable_bytes``, or the folder ``writable``; or it is a whole `Rootfs`. ``image_like_host`` needs no folder: the machine's own programs, copy on
     write. ``net`` is "none" (loopback only) or "host". ``security`` holds the defences.
 
     Raises: InvalidSpec for a request that cannot work, before anything is started.
     """
 
     def __init__(
-        self, command: Sequence[str], *, rootfs: Path | str | Sequence[Path | str] | None = None,
+        self, command: Sequence[str], *, rootfs: Rootfs | Path | str | Sequence[Path | str] | None = None,
         image_like_host: bool = False, writable: Path | str | None = None, writable_bytes: int = 256 << 20,
         readonly: bool = False, limits: Limits | None = None, security: Security | None = None, hostname: str | None = None,
         net: Literal["none", "host"] = "none", user: str = "0:0", cwd: str = "/", env: Mapping[str, str] | None = None,
@@ -262,15 +262,17 @@ def _words(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def _root(
-    rootfs: Path | str | Sequence[Path | str] | None, *, image_like_host: bool, writable: Path | str | None
+    rootfs: Rootfs | Path | str | Sequence[Path | str] | None, *, image_like_host: bool, writable: Path | str | None
 ) -> Rootfs:
     if image_like_host == (rootfs is not None):
         raise InvalidSpec("A container needs one root filesystem: give either rootfs=FOLDER or image_like_host=True.")
     if image_like_host:
         return Rootfs("tmpfs", links=hostlike.links())
+    writable = None if writable is None else os.path.abspath(writable)
+    if isinstance(rootfs, Rootfs):
+        return replace(rootfs, writable=writable or rootfs.writable)
     folders = [rootfs] if isinstance(rootfs, (str, Path)) else list(rootfs or ())
-    lowers = tuple(os.path.abspath(folder) for folder in folders)
-    return Rootfs("overlay", lowers, writable=None if writable is None else os.path.abspath(writable))
+    return Rootfs("overlay", tuple(os.path.abspath(folder) for folder in folders), writable=writable)
 
 
 def _default_mounts(net: str) -> tuple[MountSpec, ...]:

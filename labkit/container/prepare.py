@@ -143,7 +143,7 @@ class Preparer:
         trees: dict[str, int] = {}
         try:
             for name, (path, recursive) in sources.items():
-                if name.startswith("lower:") and NS.USER in NS(spec.namespaces):
+                if name.startswith("lower:") and NS.USER in NS(spec.namespaces) and not spec.rootfs.lowers_owned:
                     trees[name] = self._open_lower(path, prepared)
                 else:
                     trees[name] = mounts.detached_copy(path, recursive=recursive)

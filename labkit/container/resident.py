@@ -23,7 +23,7 @@ from labkit.isolation.capabilities import parse_capabilities
 from labkit.linux.constants import NS, Prctl
 from labkit.linux.syscalls import capget, prctl, unshare
 
-__all__ = ["main"]
+__all__ = ["become_namespace_root", "main"]
 
 #: How long a killed program may take from closing its socket to its end.
 _LAST_BREATH_MS = 5000

@@ -48,7 +48,8 @@ class Rootfs(_Plain):
 
     ``overlay``: ``lowers`` (topmost first) under a writable layer: ``upper`` and ``work`` inside the folder ``writable``, or, by
     default, memory that is gone at the end. ``bind``: the one folder itself, changes stay. ``tmpfs``: empty memory, filled
-    by mounts and by ``links`` (link, target). ``host``: no change.
+    by mounts and by ``links`` (link, target). ``host``: no change. With ``lowers_owned`` the files of ``lowers`` belong to the
+    container's ids already (unpacked layers of images), so nothing has to be shifted.
     """
 
     kind: RootfsKind = "host"
@@ -57,6 +58,7 @@ class Rootfs(_Plain):
     readonly: bool = False
     size_bytes: int = 256 * 1024 * 1024
     links: tuple[tuple[str, str], ...] = ()
+    lowers_owned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
