@@ -111,8 +111,8 @@ class Spec(_Plain):
     time_offset_s: int = 0
     oom_score_adj: int | None = None
     time_limit_s: float | None = None
-    #: Small text files to write into the finished tree: path, text.
-    files: tuple[tuple[str, str], ...] = ()
+    #: Small files to write into the finished tree: path, content.
+    files: tuple[tuple[str, bytes], ...] = ()
     inner: Inner | None = None
 
 

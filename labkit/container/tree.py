@@ -45,7 +45,7 @@ def tree_steps(
     if is_host:
         return steps
     if spec.files:
-        steps += [step for path, text in spec.files for step in mounts.write_file(path, text)]
+        steps += [step for path, data in spec.files for step in mounts.write_file(path, data)]
         # A mount on which a file is open for writing cannot be made read-only; all descriptors but one have been used.
         why = "close the written files"
         steps += [Step("close_range", span, why) for span in ((3, status_fd - 1, 0), (status_fd + 1, 0xFFFF_FFFF, 0))]

@@ -154,9 +154,9 @@ def make_folders(path: str, *, mode: int = 0o755) -> list[Step]:
     ]
 
 
-def write_file(path: str, text: str, *, mode: int = 0o644) -> list[Step]:
-    """Make the small file ``path`` with ``text`` in it; its descriptor stays open. Refused with EEXIST if it is there."""
-    data, why = os.fsencode(text), f"write {path}"
+def write_file(path: str, data: bytes, *, mode: int = 0o644) -> list[Step]:
+    """Make the small file ``path`` with ``data`` in it; its descriptor stays open. Refused with EEXIST if it is there."""
+    why = f"write {path}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return [
         *make_folders(os.path.dirname(path)),

@@ -109,7 +109,7 @@ class Sandbox:
             namespaces=int(ALL_NAMESPACES),
             rootfs=Rootfs("tmpfs", readonly=True, size_bytes=self.policy.temporary_bytes, links=view.links()),
             mounts=mounts, masked_paths=(), readonly_paths=(), capabilities=None, no_new_privs=self.policy.no_new_privs,
-            seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname), *files.items()),
+            seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname), *((path, text.encode()) for path, text in files.items())),
             inner=self._inner(),
         )  # fmt: skip
 

@@ -38,8 +38,10 @@ _ETC_FILES = (
     "bash.bashrc", "debian_version", "ethertypes", "host.conf", "inputrc", "ld.so.conf", "localtime", "login.defs",
     "magic", "mime.types", "nsswitch.conf", "profile", "protocols", "rpc", "services", "shells", "timezone", "xattr.conf",
 )  # fmt: skip
-_ETC_BINDS = ("ld.so.cache", "ld.so.conf.d", "fonts", "ssl/certs", "ssl/openssl.cnf", "iproute2", "terminfo", "qemu")
-_MOST_BYTES = 32 * 1024
+_ETC_FOLDERS = ("fonts", "iproute2", "ld.so.conf.d", "qemu", "ssl/certs")
+#: Where these are mounted; /etc has links to them, as an overlay inside cannot use a folder with locked mounts in it.
+_ETC_BEHIND = "/opt/host-etc"
+_MOST_BYTES = 64 * 1024
 #: Folders that are never shown for a notebook's sake: they hold other people's things, or the machine's.
 _NEVER = ("/", "/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/tmp")  # fmt: skip
 
@@ -129,10 +131,10 @@ def _course() -> Iterable[MountSpec]:
 
 
 def _etc() -> Iterable[MountSpec]:
-    for name in _ETC_BINDS:
+    for name in _ETC_FOLDERS:
         path = f"/etc/{name}"
-        if os.path.exists(path):
-            yield MountSpec("bind", path, os.path.realpath(path), _PROGRAMS)
+        if os.path.isdir(path):
+            yield MountSpec("bind", f"{_ETC_BEHIND}/{name}", os.path.realpath(path), _PROGRAMS)
 
 
 def _further(policy: Policy) -> Iterable[MountSpec]:
@@ -154,6 +156,7 @@ def links() -> tuple[tuple[str, str], ...]:
         ("/etc/mtab", "/proc/self/mounts"),
         ("/var/run", "/run"),
         ("/etc/os-release", "../usr/lib/os-release"),
+        *((f"/etc/{name}", f"{_ETC_BEHIND}/{name}") for name in _ETC_FOLDERS),
     ]
     try:
         with os.scandir("/etc/alternatives") as entries:
@@ -163,23 +166,24 @@ def links() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def files(*, hostname: str) -> tuple[tuple[str, str], ...]:
+def files(*, hostname: str) -> tuple[tuple[str, bytes], ...]:
     """Return the small files of /etc: who is who inside, and copies of what programs expect."""
-    found = {
+    texts = {
         "/etc/passwd": f"root:x:0:0:root:{HOME}:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
         "/etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
         "/etc/hostname": f"{hostname}\n",
         "/etc/hosts": f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
         "/etc/resolv.conf": "# This sandbox has no network but its own.\n",
     }
+    found = {path: text.encode() for path, text in texts.items()}
     for name in _ETC_FILES:
         try:
-            with open(f"/etc/{name}", encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(_MOST_BYTES + 1)
+            with open(f"/etc/{name}", "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
         except OSError:
             continue
-        if len(text) <= _MOST_BYTES:
-            found[f"/etc/{name}"] = text
+        if len(data) <= _MOST_BYTES:
+            found[f"/etc/{name}"] = data
     return tuple(found.items())
 
 
