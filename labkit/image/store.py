@@ -87,6 +87,14 @@ class ImageStore:
             after = [entry for entry in after if entry.name or entry.descriptor.digest != descriptor.digest]
             self._names.save([*_keep_dangling(before, after, descriptor), Entry(name, descriptor)])
 
+    def keep(self, descriptor: Descriptor) -> None:
+        """List a complete image without giving it a name, as a build without a tag does. Raises: ImageError if it is not complete."""
+        with self.blobs.lock.exclusive():
+            check_complete(self.blobs, descriptor)
+            before = self.entries()
+            if all(entry.descriptor.digest != descriptor.digest for entry in before):
+                self._names.save([*before, Entry("", descriptor)])
+
     def resolve(self, text: str | Reference) -> Descriptor:
         """Return what ``text`` names: a reference, a digest, or the beginning of an image's id.
 

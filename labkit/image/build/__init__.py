@@ -15,12 +15,26 @@ from typing import Any
 _HOME_OF = {
     "BuildCancelled": "labkit.image.build.errors",
     "BuildError": "labkit.image.build.errors",
+    "BuildResult": "labkit.image.build.builder",
     "Containerfile": "labkit.image.build.parser",
     "ContainerfileError": "labkit.image.build.errors",
+    "Event": "labkit.image.build.progress",
+    "build": "labkit.image.build.builder",
+    "classic_text": "labkit.image.build.progress",
     "parse": "labkit.image.build.parser",
 }
 
-__all__ = ["BuildCancelled", "BuildError", "Containerfile", "ContainerfileError", "parse"]
+__all__ = [
+    "BuildCancelled",
+    "BuildError",
+    "BuildResult",
+    "Containerfile",
+    "ContainerfileError",
+    "Event",
+    "build",
+    "classic_text",
+    "parse",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ from typing import Any
 from labkit.image.collect import BUILD_CACHE
 from labkit.image.descriptor import Descriptor
 from labkit.image.jsontext import canonical
+from labkit.image.layer import Layer
 from labkit.image.store import ImageStore
 
 __all__ = ["Cache", "Question", "Record", "cache_folder"]
@@ -69,9 +70,8 @@ class Record:
     """A step that was done: the question, and the layer it made (None: it changed only the configuration)."""
 
     question: Question
-    layer: Descriptor | None = None
-    diff_id: str = ""
-    files: int = 0
+    created: str = ""
+    layer: Layer | None = None
     elapsed_s: float = 0.0
 
 
@@ -88,7 +88,7 @@ class Cache:
         record = self._read(self.folder / f"{question.key}.json")
         if record is None:
             return None, self._explain(question)
-        if record.layer is not None and not self._store.blobs.has(record.layer.digest):
+        if record.layer is not None and not self._store.blobs.has(record.layer.descriptor.digest):
             return None, "its layer has been pruned"
         return record, ""
 
@@ -98,9 +98,8 @@ class Cache:
             self._store.pins.set(BUILD_CACHE, record.question.key, [manifest])
         document = {
             "question": record.question.to_dict(),
-            "layer": None if record.layer is None else record.layer.to_dict(),
-            "diff_id": record.diff_id,
-            "files": record.files,
+            "created": record.created,
+            "layer": _layer_to_dict(record.layer),
             "elapsed_s": round(record.elapsed_s, 3),
         }
         path = self.folder / f"{record.question.key}.json"
@@ -136,10 +135,9 @@ class Cache:
     def _read(self, path: Path) -> Record | None:
         try:
             document = json.loads(path.read_bytes())
-            layer = document["layer"]
             return Record(
-                Question(**document["question"]), None if layer is None else Descriptor.from_dict(layer),
-                document["diff_id"], document["files"], document["elapsed_s"],
+                Question(**document["question"]), document["created"], _layer_from_dict(document["layer"]),
+                document["elapsed_s"],
             )  # fmt: skip
         except FileNotFoundError:
             return None
@@ -170,10 +168,22 @@ def cache_folder(store: ImageStore) -> Path:
     return folder
 
 
+def _layer_to_dict(layer: Layer | None) -> dict[str, Any] | None:
+    if layer is None:
+        return None
+    return {"descriptor": layer.descriptor.to_dict(), "diff_id": layer.diff_id, "size_bytes": layer.size_bytes}
+
+
+def _layer_from_dict(document: dict[str, Any] | None) -> Layer | None:
+    if document is None:
+        return None
+    return Layer(Descriptor.from_dict(document["descriptor"]), document["diff_id"], document["size_bytes"])
+
+
 def _difference(before: Question, now: Question) -> str:
     changes = [
         f"{name} {word}"
-        for old, new in ((before.inputs, now.inputs),)
+        for old, new in [(before.inputs, now.inputs)]
         for name, word in [
             *((name, "changed") for name in new if name in old and new[name] != old[name]),
             *((name, "is new") for name in new if name not in old),

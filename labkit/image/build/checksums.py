@@ -47,6 +47,10 @@ class Checksums:
             return f"special {entry.status.st_mode:o} {entry.status.st_rdev}"
         return f"{entry.mode:o} {self._content(entry)}"
 
+    def of_bytes(self, data: bytes) -> str:
+        """Return the checksum of a text that stands in the Containerfile."""
+        return hashlib.sha256(data).hexdigest()
+
     def _content(self, entry: Entry) -> str:
         status = entry.status
         key = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"

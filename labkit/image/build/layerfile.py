@@ -12,46 +12,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Event
 
-from labkit.image.blobs import CHUNK_BYTES, BlobStore, BlobWriter
+from labkit.image.blobs import CHUNK_BYTES, BlobStore
 from labkit.image.build.errors import BuildCancelled, BuildError
 from labkit.image.build.items import Item
-from labkit.image.descriptor import Descriptor
-from labkit.image.media_types import OCI_LAYER
+from labkit.image.layer import Layer, LayerWriter
 from labkit.image.tarheader import DIRECTORY, FILE, SYMLINK
 from labkit.image.tarwrite import END, header_of, padding
 
-__all__ = ["Layer", "write_layer"]
+__all__ = ["write_layer"]
 
 _TYPES = {"file": FILE, "folder": DIRECTORY, "link": SYMLINK}
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer in the store: its blob, the digest of its tar, and how many entries it has."""
-
-    descriptor: Descriptor
-    diff_id: str
-    entries: int
-
-
 def write_layer(blobs: BlobStore, items: Iterable[Item], *, epoch_s: int, cancel: Event | None = None) -> Layer:
     """Write ``items`` as one layer. Raises: BuildError when a file changes its size meanwhile; BuildCancelled."""
-    entries = 0
-    with blobs.writer() as writer:
+    with LayerWriter(blobs, "none") as writer:
         for item in items:
             if cancel is not None and cancel.is_set():
                 raise BuildCancelled("The build was cancelled while files were copied.")
-            entries += 1
             writer.write(_header(item, epoch_s))
-            if item.open is not None:
-                _write_content(writer, item)
+            _write_content(writer, item)
         writer.write(END)
-        found = writer.commit()
-    descriptor = Descriptor(OCI_LAYER, found.digest, found.size)
-    return Layer(descriptor, found.digest, entries)
+        return writer.commit()
 
 
 def _header(item: Item, epoch_s: int) -> bytes:
@@ -62,7 +46,7 @@ def _header(item: Item, epoch_s: int) -> bytes:
     )  # fmt: skip
 
 
-def _write_content(writer: BlobWriter, item: Item) -> None:
+def _write_content(writer: LayerWriter, item: Item) -> None:
     if item.open is None:
         return
     left = item.size_bytes

@@ -1,0 +1,29 @@
+"""One instruction, ready to be carried out: what it depends on, and how to make its layer.
+
+`prepare` looks an instruction up against the state below it and gives a `Step`: a `Question` for the cache, and a function that does
+the work if the cache has no answer.
+
+See: `labkit.image.build.cache`, `labkit.image.build.builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from labkit.image.config import RunConfig
+from labkit.image.layer import Layer
+
+__all__ = ["Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``created_by`` is the instruction with its variables replaced; ``work`` makes the layer (None: it has none)."""
+
+    created_by: str
+    config: RunConfig
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    work: Callable[[], Layer | None] | None = None
+    author: str | None = None
