@@ -11,7 +11,8 @@ See: tar(5) of libarchive; pax(1) of POSIX.1-2008, "pax Interchange Format".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from labkit.errors import ImageError
 from labkit.image import tarsparse
@@ -42,10 +43,15 @@ _MOST_EXTENSIONS = 16
 
 
 class TarReader:
-    """Entries from the descriptor ``fd``; after each, its bytes are taken by `copy`, or skipped by the next call of `entries`."""
+    """Entries of the tar that ``source`` gives: a descriptor, or a function that fills a buffer and returns how far.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    After each entry its bytes are taken by `copy` or `parts`, or skipped when the next one is asked for.
+    """
+
+    def __init__(self, source: int | Callable[[memoryview], int]) -> None:
+        self._fill: Callable[[memoryview], int] = (
+            partial(_read_fd, source) if isinstance(source, int) else source
+        )  # fmt: skip
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0
         self._left = 0  # bytes of the current body not yet taken
@@ -74,6 +80,16 @@ class TarReader:
             written = os.write(out_fd, self._buffer[self._start : self._start + part])
             self._start += written
             size -= written
+
+    def parts(self) -> Iterator[memoryview]:
+        """Yield the bytes of the current entry in parts; each one is good until the next."""
+        while self._left:
+            if self._start == self._end and not self._read_more():
+                raise self._truncated()
+            part = min(self._left, self._end - self._start)
+            self._start += part
+            self._left -= part
+            yield self._buffer[self._start - part : self._start]
 
     def _next(self) -> Entry | None:
         pax: dict[str, bytes] = {}
@@ -211,7 +227,7 @@ class TarReader:
             if rest:
                 self._buffer[:rest] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, rest
-        count = os.readv(self._fd, [self._buffer[self._end :]])
+        count = self._fill(self._buffer[self._end :])
         self._end += count
         return count > 0
 
@@ -223,3 +239,7 @@ class TarReader:
 
     def _truncated(self) -> ImageError:
         return ImageError(f"The archive ends in the middle, after {self.current}.")
+
+
+def _read_fd(fd: int, buffer: memoryview) -> int:
+    return os.readv(fd, [buffer])
