@@ -35,7 +35,7 @@ _SAFE = ("nosuid", "nodev")
 #: Of the checkout, what lessons and their readers need.
 _COURSE = ("labkit", "notebooks", "images", "docs", "README.md", "pyproject.toml")
 _ETC_FILES = (
-    "bash.bashrc", "debian_version", "ethertypes", "host.conf", "inputrc", "ld.so.conf", "localtime", "login.defs",
+    "bash.bashrc", "debian_version", "ethertypes", "host.conf", "inputrc", "ld.so.cache", "ld.so.conf", "localtime", "login.defs",
     "magic", "mime.types", "nsswitch.conf", "profile", "protocols", "rpc", "services", "shells", "timezone", "xattr.conf",
 )  # fmt: skip
 _ETC_FOLDERS = ("fonts", "iproute2", "ld.so.conf.d", "qemu", "ssl/certs")
