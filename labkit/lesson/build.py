@@ -27,6 +27,7 @@ import nbformat
 
 from labkit.errors import FeatureMissing, InvalidSpec, LabkitError
 from labkit.lesson.rules import MOST_NOTEBOOK_BYTES, must_be_folded, problems_in
+from labkit.setup.kernelspec import DISPLAY_NAME
 from labkit.widgets.layout import VIEW_MIME
 
 __all__ = ["KERNEL_NAME", "build", "check_built", "main", "read_source_notebook"]
@@ -35,7 +36,7 @@ KERNEL_NAME = "labkit"
 #: A lesson that hangs stops the build after this long in one cell.
 CELL_TIMEOUT_S = 180
 _METADATA: dict[str, Any] = {
-    "kernelspec": {"display_name": "Python (labkit)", "language": "python", "name": KERNEL_NAME},
+    "kernelspec": {"display_name": DISPLAY_NAME, "language": "python", "name": KERNEL_NAME},
     # Without the version: it would differ from machine to machine.
     "language_info": {
         "codemirror_mode": {"name": "ipython", "version": 3},

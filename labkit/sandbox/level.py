@@ -1,7 +1,8 @@
 """How much of a sandbox this machine allows, found out by asking and trying, never assumed.
 
 * ``full``: namespaces, and cgroups with the limits;
-* ``rlimits``: namespaces, but nobody has given this user cgroups: only limits of single processes, and of their number;
+* ``rlimits``: namespaces, but nobody has given this user all the cgroups: what is missing is replaced, as far as that goes, by
+  limits of single processes and of their number;
 * ``none``: the machine refuses namespaces. Then the kernel runs as it always did, and says so in the notebook.
 
 See: `labkit doctor`, which names the rule that refuses and what to do; systemd.resource-control(5) (Delegate=).
@@ -16,9 +17,16 @@ from labkit.container.client import launcher
 from labkit.errors import FeatureMissing
 from labkit.isolation.cgroups.places import DELEGATE_REMEDY
 from labkit.sandbox.policy import Policy
-from labkit.sandbox.subtree import lacking
+from labkit.sandbox.subtree import NEEDED, lacking
 
 __all__ = ["Level", "find_level", "required"]
+
+
+_WITHOUT = {
+    "memory": "each process is limited in memory, but not all together",
+    "pids": "processes are counted by user, not by sandbox",
+    "cpu": "CPU time is not limited",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +35,8 @@ class Level:
 
     name: Literal["full", "rlimits", "none"]
     reasons: tuple[str, ...] = ()
-
-    @property
-    def cgroups(self) -> bool:
-        """True if the limits are a cgroup's."""
-        return self.name == "full"
+    #: Of memory, pids and cpu, those that a cgroup limits here.
+    controllers: frozenset[str] = frozenset()
 
     @property
     def namespaces(self) -> bool:
@@ -47,10 +52,10 @@ def find_level() -> Level:
         return Level("none", (f"This machine does not allow the namespaces of a sandbox: {error}",))
     missing = lacking()
     if missing:
-        names = ", ".join(missing)
-        reason = f"Memory, processes and CPU together are not limited: there is no cgroup for {names} here. {DELEGATE_REMEDY}"
-        return Level("rlimits", (reason,))
-    return Level("full")
+        lost = " and ".join(_WITHOUT[name] for name in missing)
+        reason = f"This machine gives the sandbox no cgroup for {', '.join(missing)}: {lost}. {DELEGATE_REMEDY}"
+        return Level("rlimits", (reason,), frozenset(NEEDED) - missing.keys())
+    return Level("full", controllers=frozenset(NEEDED))
 
 
 def required(level: Level, policy: Policy) -> Level:

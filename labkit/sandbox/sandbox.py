@@ -83,7 +83,8 @@ class Sandbox:
         process.prepare()  # the launcher opens mounts and plans while the cgroups are made here
         with ExitStack() as on_failure:
             join = JoinFds()
-            if self.level.cgroups:
+            # Also without the controllers that limit: the sandbox must not see, nor own, the group that the server is in.
+            if default_parent().places.bases:
                 self._subtree = Subtree.create(self.name, self._limits(), owner=_owner())
                 on_failure.callback(self._subtree.delete)
                 join = self._subtree.join_fds()
@@ -97,7 +98,12 @@ class Sandbox:
     def _limits(self) -> Limits:
         most = os.cpu_count() or 1
         cpus = self.policy.cpus if self.policy.cpus < most else None
-        return Limits(memory_bytes=self.policy.memory_bytes, pids=self.policy.pids, cpus=cpus)
+        has = self.level.controllers
+        return Limits(
+            memory_bytes=self.policy.memory_bytes if "memory" in has else None,
+            pids=self.policy.pids if "pids" in has else None,
+            cpus=cpus if "cpu" in has else None,
+        )
 
     def _spec(
         self, command: tuple[str, ...], *, env: Mapping[str, str], cwd: str, files: Mapping[str, str], work: str
@@ -116,7 +122,7 @@ class Sandbox:
     def _rlimits(self) -> tuple[tuple[str, int, int], ...]:
         policy = self.policy
         wanted = {"RLIMIT_NOFILE": policy.open_files, "RLIMIT_FSIZE": policy.file_size_bytes, "RLIMIT_CORE": 0}
-        if not self.level.cgroups:
+        if "memory" not in self.level.controllers:
             wanted["RLIMIT_DATA"] = policy.memory_bytes
         # Nobody may ask for more than the server has itself.
         most = {name: resource.getrlimit(getattr(resource, name))[1] for name in wanted}
@@ -134,7 +140,7 @@ class Sandbox:
         return Inner(
             (os.path.realpath(sys.executable), "-I", "-S", str(Path(init.__file__).resolve())),
             settings=settings,
-            rlimits=() if self.level.cgroups else (("RLIMIT_NPROC", pids, pids),),
+            rlimits=() if "pids" in self.level.controllers else (("RLIMIT_NPROC", pids, pids),),
             oom_score_adj=_OOM_SCORE,
             shows_unified=layout.version == "hybrid",
         )

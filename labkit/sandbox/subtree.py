@@ -27,10 +27,11 @@ from labkit.isolation.cgroups.stats import parse_keyed
 from labkit.linux.fds import Fd
 from labkit.linux.mountinfo import read_mountinfo
 
-__all__ = ["PAYLOAD", "Subtree", "lacking"]
+__all__ = ["NEEDED", "PAYLOAD", "Subtree", "lacking"]
 
 PAYLOAD = "labkit-payload"
-_NEEDED = ("memory", "pids", "cpu")
+#: The controllers of the policy's limits.
+NEEDED = ("memory", "pids", "cpu")
 
 
 def lacking() -> dict[str, str]:
@@ -38,7 +39,7 @@ def lacking() -> dict[str, str]:
     parent = default_parent()
     missing = parent.missing_controllers
     return {
-        name: missing.get(name, f"No cgroup controller {name!r}.") for name in _NEEDED if name not in parent.controllers
+        name: missing.get(name, f"No cgroup controller {name!r}.") for name in NEEDED if name not in parent.controllers
     }
 
 

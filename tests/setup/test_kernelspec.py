@@ -19,7 +19,7 @@ def test_jupyter_finds_the_kernel_below_the_prefix(tmp_path: Path) -> None:
     found = json.loads(listed.stdout)["kernelspecs"][kernelspec.NAME]
     assert Path(found["resource_dir"]) == folder
     assert found["spec"]["argv"][0] == "/some/python"
-    assert found["spec"]["display_name"] == "Python (labkit)"
+    assert found["spec"]["display_name"] == "Python (labkit sandbox)"
 
 
 def test_the_kernel_starts_and_answers(tmp_path: Path) -> None:
