@@ -38,12 +38,13 @@ class Stopped(LabkitError):
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Fetches blobs of one repository; ``stop`` makes all of them give up."""
+    """Fetches blobs of one repository; ``stop`` makes all of them give up; ``lied``: and keep nothing."""
 
     blobs: BlobStore
     repository: Repository
     reporter: Reporter
     stop: threading.Event = field(default_factory=threading.Event)
+    lied: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, descriptor: Descriptor) -> Moved:
         """Bring the blob, unless it is there. Raises: ImageError for wrong bytes; nothing of them stays."""
@@ -84,8 +85,12 @@ class Fetcher:
                 self._fill(descriptor, writer)
                 writer.commit()
             except ImageError:
-                # It lies, or ends too early again and again. When it is merely out of reach, what has come may wait.
-                if not self.stop.is_set():
+                # It lies, or ends too early again and again. When it is merely slow or out of reach, what has come may wait.
+                self.lied.set()
+                writer.cancel()
+                raise
+            except Stopped:
+                if self.lied.is_set():
                     writer.cancel()
                 raise
         self.reporter.tell(descriptor, "Download complete", descriptor.size)

@@ -217,6 +217,8 @@ class Transport:
         raw = connection.http.getresponse()
         if connection.reader is not None:
             connection.reader.keep(self.patience.body)
+        if raw.length is None and not raw.chunked and "Content-Length" in raw.headers:
+            raise http.client.HTTPException("a length that is none")
         return Response(self, connection, raw, url)
 
     def _send_file(self, sock: socket.socket, body: FileSlice) -> None:

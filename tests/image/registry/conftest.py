@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labkit.image import ImageStore
 from labkit.image.registry.server.service import RegistryServer, RegistrySettings
+from tests.image.registry.liar import Liar
 from tests.image.registry.wire import Wire
 
 
@@ -35,3 +37,22 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry
 def shared(shared_server: RegistryServer) -> Wire:
     """A raw client of ``shared_server``."""
     return Wire(shared_server.address)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    """An empty store."""
+    return ImageStore(tmp_path / "store")
+
+
+@pytest.fixture
+def liar() -> Iterator[Liar]:
+    """A registry that says what the test tells it to say."""
+    with Liar().running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests away from this user's own state: credentials, store, registry."""
+    monkeypatch.setenv("LABKIT_STATE", str(tmp_path / "state"))
