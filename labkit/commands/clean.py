@@ -2,7 +2,7 @@
 
 Usually there is nothing: a program that is killed takes its launcher along, which takes the containers along, and the kernel takes
 the rest. What can stay when both are killed at once is named in `labkit.container.leftovers`; experiments add scratch folders
-(`labkit.measure.scratch`), mounts in these, and interfaces. Each of them is tied to its owner by a lock that the kernel drops
+(`labkit.measure.scratch`), mounts in these, and interfaces; a killed pull or build leaves half-done things among the images. Each of them is tied to its owner by a lock that the kernel drops
 when the owner ends.
 
 Leaves out: the environment, caches and kernelspec that ``labkit setup`` made (``make clean``).
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.container import leftovers, runfolder
+from labkit.image.leftovers import find_half_done, remove_half_done
 from labkit.linux.constants import Umount
 from labkit.linux.mountinfo import read_mountinfo
 from labkit.linux.syscalls import umount2
@@ -37,6 +38,7 @@ class Found:
     mounts: tuple[str, ...]
     interfaces: tuple[str, ...]
     scratch: tuple[Path, ...]
+    half_done: tuple[Path, ...] = ()
 
     def lines(self) -> list[str]:
         """Return one line for each thing."""
@@ -45,6 +47,7 @@ class Found:
             *(f"mount {mount_point}" for mount_point in self.mounts),
             *(f"network interface {name}" for name in self.interfaces),
             *(f"folder {folder}" for folder in self.scratch),
+            *(f"half-done image content {path}" for path in self.half_done),
         ]
 
 
@@ -77,7 +80,8 @@ def find() -> Found:
     dead = [*map(str, scratch), *kernel_side.folders]
     mount_points = [mount.mount_point for mount in read_mountinfo()]
     mounts = [path for path in mount_points if any(path == folder or path.startswith(f"{folder}/") for folder in dead)]
-    return Found(kernel_side, tuple(reversed(mounts)), tuple(_dead_interfaces()), tuple(scratch))
+    half_done = tuple(find_half_done())
+    return Found(kernel_side, tuple(reversed(mounts)), tuple(_dead_interfaces()), tuple(scratch), half_done)
 
 
 def _dead_interfaces() -> list[str]:
@@ -96,6 +100,7 @@ def remove(found: Found) -> None:
         _remove_interface(name)
     for folder in found.scratch:
         remove_dead_scratch(folder)
+    remove_half_done(found.half_done)
 
 
 def _remove_interface(name: str) -> None:

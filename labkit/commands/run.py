@@ -1,4 +1,4 @@
-"""``labkit run``: a program in a container, as ``docker run`` does it, without images and without a daemon.
+"""``labkit run``: a program in a container, as ``docker run`` does it, without a daemon.
 
 The program gets the caller's own standard streams, not copies of them, so a pipe through ``labkit run`` is the pipe itself. With
 ``--tty`` it gets a terminal of its own, which is connected to the caller's (`labkit.commands.terminal`). Signals that reach this
@@ -7,7 +7,7 @@ SIGINT or SIGTERM kills it.
 
 Exit status: the program's; 128 + N if signal N ended it; 127 not found, 126 not executable; 1 if labkit failed; 2 wrong use.
 
-Leaves out: detaching, restart, images.
+Leaves out: detaching, restart, fetching an image that is not here (``labkit image pull``).
 See: docker-run(1), `labkit.container`.
 """
 
@@ -19,7 +19,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from labkit import units
 from labkit.container.container import Container
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--time-limit", metavar="TIME", help="most time, as in 5s or 1.5m")
     files = parser.add_mutually_exclusive_group()
     files.add_argument("--rootfs", metavar="DIR", help="the folder whose files the program sees")
+    files.add_argument("--image", metavar="IMAGE", help="an image: its files, and its settings as defaults")
     files.add_argument(
         "--image-like-host", action="store_true", help="the machine's own /usr and /etc, copy on write (the default)"
     )
@@ -52,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", choices=("none", "host"), default="none", help="none (default): loopback alone")
     parser.add_argument("--hostname", metavar="NAME", help="the host name inside")
     parser.add_argument(
-        "--user", metavar="USER[:GROUP]", default="0:0", help="who the program is (default: root inside)"
+        "--user", metavar="USER[:GROUP]", help="who the program is (default: the image's, or root inside)"
     )
-    parser.add_argument("--cwd", metavar="DIR", default="/", help="the working folder inside")
+    parser.add_argument("--cwd", metavar="DIR", help="the working folder inside (default: the image's, or /)")
+    parser.add_argument("--entrypoint", metavar="PROGRAM", help="in place of the image's entry point; empty: none")
     parser.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="an environment variable")
     parser.add_argument("-t", "--tty", action="store_true", help="give the program a terminal")
     parser.add_argument(
@@ -72,18 +75,47 @@ def run(args: argparse.Namespace) -> int:
     )
     time_limit_s = None if args.time_limit is None else units.parse_seconds(args.time_limit)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    container = Container(
-        command, rootfs=args.rootfs, image_like_host=args.rootfs is None, limits=limits, readonly=args.readonly,
-        hostname=args.hostname, net=args.net, user=args.user, cwd=args.cwd, env=_environment(args.env),
-        terminal=args.tty, terminal_size=_terminal_size(), time_limit_s=time_limit_s, streams=(_stream(0), _stream(1), _stream(2)),
-    )  # fmt: skip
-    with container, _passing_signals_on(container) as early:
+    with _container(args, command, limits=limits, time_limit_s=time_limit_s) as container:
+        return _run_to_the_end(container, limits=limits, time_limit_s=time_limit_s)
+
+
+def _container(
+    args: argparse.Namespace, command: list[str], *, limits: Limits, time_limit_s: float | None
+) -> AbstractContextManager[Container]:
+    """Return the container that the options describe, not yet started. Raises: LabkitError."""
+    common: dict[str, Any] = {
+        "limits": limits, "readonly": args.readonly, "hostname": args.hostname, "net": args.net,
+        "env": _environment(args.env), "terminal": args.tty, "terminal_size": _terminal_size(),
+        "time_limit_s": time_limit_s, "streams": (_stream(0), _stream(1), _stream(2)),
+    }  # fmt: skip
+    if args.image is None:
+        if args.entrypoint is not None:
+            raise InvalidSpec("--entrypoint takes the place of an image's entry point: add --image IMAGE.")
+        return Container(
+            command,
+            rootfs=args.rootfs,
+            image_like_host=args.rootfs is None,
+            user=args.user or "0:0",
+            cwd=args.cwd or "/",
+            **common,
+        )
+    from labkit.image.run import container_of
+    from labkit.image.store import default_store
+
+    entrypoint = None if args.entrypoint is None else [args.entrypoint] if args.entrypoint else []
+    return container_of(
+        default_store(), args.image, command, entrypoint=entrypoint, user=args.user, cwd=args.cwd, **common
+    )
+
+
+def _run_to_the_end(container: Container, *, limits: Limits, time_limit_s: float | None) -> int:
+    with _passing_signals_on(container) as early:
         try:
             container.start()
             for number in early:
                 container.kill(number)
         except SetupError as error:
-            return _could_not_execute(error, command[0])
+            return _could_not_execute(error, container.spec.command[0])
         if container.terminal is not None:
             from labkit.commands.terminal import connect
 

@@ -17,7 +17,7 @@ from labkit.image import tarheader as tar
 from labkit.image import whiteout
 from labkit.image.layer import LayerReader
 from labkit.image.store import Image, ImageStore
-from labkit.image.tarstream import TarReader
+from labkit.image.tarstream import TarReader, filler
 
 __all__ = ["Change", "File", "compare", "diff_images", "files_of"]
 
@@ -53,29 +53,13 @@ def files_of(store: ImageStore, image: Image, *, layers: int | None = None) -> d
     stack = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
     for descriptor, diff_id in stack[:layers]:
         with LayerReader(store.blobs, descriptor, diff_id=diff_id) as reader:
-            _apply(_Source(reader), files)
+            _apply(TarReader(filler(reader)), files)
     return files
 
 
-class _Source:
-    """Fills a buffer from a reader that gives parts of any length."""
-
-    def __init__(self, reader: LayerReader) -> None:
-        self._reader = reader
-        self._rest = b""
-
-    def __call__(self, buffer: memoryview) -> int:
-        data = self._rest or self._reader.read()
-        part = min(len(buffer), len(data))
-        buffer[:part] = data[:part]
-        self._rest = data[part:]
-        return part
-
-
-def _apply(source: _Source, files: dict[str, File]) -> None:
+def _apply(reader: TarReader, files: dict[str, File]) -> None:
     """Let one layer change ``files``. Its whiteouts concern what was there before, so its own files come afterwards."""
     new: dict[str, File] = {}
-    reader = TarReader(source)
     for entry in reader.entries():
         path = "/" + "/".join(part for part in _text(entry.name).split("/") if part not in ("", "."))
         folder, _, name = path.rpartition("/")

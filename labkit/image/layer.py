@@ -24,7 +24,8 @@ from labkit.image.blobs import BlobStore, BlobWriter
 from labkit.image.descriptor import Descriptor
 from labkit.image.media_types import Compression, compression_of
 from labkit.image.pack import Packed, pack
-from labkit.image.unpack import Readable, UnpackLimits
+from labkit.image.tarstream import Readable
+from labkit.image.unpack import UnpackLimits
 
 if TYPE_CHECKING:
     import zstandard

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Protocol
 
 from labkit.errors import ImageError
 from labkit.image import tarsparse
@@ -34,7 +35,7 @@ from labkit.image.tarheader import (
     pax_records,
 )
 
-__all__ = ["TarReader"]
+__all__ = ["Readable", "TarReader", "filler"]
 
 _ZEROS = bytes(BLOCK)
 _BUFFER_BYTES = 1 << 20
@@ -243,3 +244,26 @@ class TarReader:
 
 def _read_fd(fd: int, buffer: memoryview) -> int:
     return os.readv(fd, [buffer])
+
+
+class Readable(Protocol):
+    """What bytes are read from: a file, a blob's reader, a decompressor."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, nothing at the end."""
+        ...
+
+
+def filler(stream: Readable) -> Callable[[memoryview], int]:
+    """Return a `TarReader`'s source out of a stream, which may give more or fewer bytes than it is asked for."""
+    rest = b""
+
+    def fill(buffer: memoryview) -> int:
+        nonlocal rest
+        data = rest or stream.read(len(buffer))
+        part = min(len(buffer), len(data))
+        buffer[:part] = data[:part]
+        rest = data[part:]
+        return part
+
+    return fill

@@ -16,24 +16,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from labkit.errors import ImageError
 from labkit.image.confined import Confined, open_folder, owners_here
+from labkit.image.tarstream import Readable
 from labkit.linux.fds import Fd, pipe
 
 __all__ = ["IdPolicy", "Readable", "UnpackLimits", "Unpacked", "unpack"]
 
 _PIPE_BYTES = 1 << 20
 _PART_BYTES = 1 << 18
-
-
-class Readable(Protocol):
-    """What bytes are read from: a file, a blob's reader, a decompressor."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes, nothing at the end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 from labkit.errors import ImageError
 from labkit.image import extract, treewalk
-from labkit.linux.constants import NS
-from labkit.linux.syscalls import unshare
+from labkit.linux.constants import NS, FsConfigCmd
+from labkit.linux.syscalls import fsconfig, fsmount, fsopen, unshare
 
 __all__ = ["main"]
 
@@ -28,7 +28,7 @@ def main(request_text: str) -> None:
     control = socket.socket(fileno=control_fd)
     try:
         _take_ids(request["owners"], control)
-        os.fchdir(folder_fd)
+        os.fchdir(_merged(others, request["owners"]) if request["task"] == "pack" and others else folder_fd)
         os.chroot(".")
         os.umask(0)
     except OSError as error:
@@ -54,6 +54,19 @@ def _take_ids(kind: str, control: socket.socket) -> None:
         from labkit.container.resident import become_namespace_root
 
         become_namespace_root()
+
+
+def _merged(lower_fds: list[int], kind: str) -> int:
+    """Return a folder that shows all of ``lower_fds`` (topmost first): an overlay that is mounted nowhere else."""
+    if len(lower_fds) == 1:
+        return lower_fds[0]  # OverlayFS wants two at least
+    if kind != "user":
+        unshare(NS.MNT)  # a mount is made only by who owns the mount namespace
+    fs_fd = fsopen("overlay")
+    fsconfig(fs_fd, FsConfigCmd.SET_STRING, "lowerdir", ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds))
+    fsconfig(fs_fd, FsConfigCmd.SET_FLAG, "userxattr")
+    fsconfig(fs_fd, FsConfigCmd.CREATE)
+    return fsmount(fs_fd)
 
 
 def _carry_out(task: str, options: dict[str, Any], stream_fd: int, others: list[int]) -> dict[str, Any]:
