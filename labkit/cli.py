@@ -28,8 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "setup": ("labkit.commands.setup", "set up everything the course needs on this machine"),
     "doctor": ("labkit.doctor.command", "say what this machine can do, what not, and what to do about it"),
     "run": ("labkit.commands.run", "run a program in a container"),
+    "image": ("labkit.commands.image", "list, look into, move and remove images"),
     "race": ("labkit.commands.race", "measure how fast processes, namespaces and containers start"),
     "ps": ("labkit.commands.ps", "list the containers that run now"),
+    "engine": ("labkit.commands.engine", "serve the Docker Engine API to the docker client and its SDK"),
     "clean": ("labkit.commands.clean", "remove what killed programs left behind"),
 }
 
