@@ -229,8 +229,8 @@ class _Build:
         if below is not None:
             return self.results[below.number]
         if base == "scratch":
-            return State.scratch()
-        state = self.job.image(base, line=stage.start.line)
+            return State.scratch().with_path()
+        state = self.job.image(base, line=stage.start.line).with_path()
         if state.run_config.extra.get("OnBuild"):
             text = (
                 f"{base} has ONBUILD instructions, which labkit does not carry out: write them into this Containerfile."

@@ -20,7 +20,7 @@ from labkit.image.build.dockerignore import Ignore, glob_regex, read_ignore_file
 from labkit.image.build.errors import BuildError, ContainerfileError
 from labkit.image.build.tree import Entry, Tree
 
-__all__ = ["NAMES", "Context", "find_containerfile", "select"]
+__all__ = ["NAMES", "Context", "check_context_name", "find_containerfile", "select"]
 
 #: Where a Containerfile is looked for if nobody says which.
 NAMES = ("Containerfile", "Dockerfile")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
+from labkit.container.spec import DEFAULT_PATH
 from labkit.image.config import History, ImageConfig, RunConfig
 from labkit.image.descriptor import Descriptor, digest_of
 from labkit.image.layer import Layer
@@ -42,6 +43,14 @@ class State:
     def of(cls, image: Image) -> State:
         """Return the state that FROM an image gives."""
         return cls(image.config, image.manifest.layers)
+
+    def with_path(self) -> State:
+        """Return the state with a PATH, which every built image has, as with Docker, so that commands are found."""
+        config = self.config.config
+        if "PATH" in config.environment:
+            return self
+        config = replace(config, env=(f"PATH={DEFAULT_PATH}", *config.env))
+        return State(replace(self.config, config=config, raw=b""), self.layers)
 
     @property
     def id(self) -> str:
