@@ -17,13 +17,18 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from labkit.errors import LabkitError
 
 __all__ = ["READ", "WRITE", "Loop"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: What a handler may run into. The loop goes on: one damaged stream must not take every container along.
+_ERRORS = (LabkitError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
@@ -68,21 +73,16 @@ class Loop:
         """Have ``what`` called in the loop's thread, and return what it returns or raise what it raises."""
         if self._thread == threading.get_ident():
             return what()
-        answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+        answer: Future[T] = Future()
 
         def carry_out() -> None:
             try:
-                answers.put((True, what()))
-            except BaseException as error:
-                answers.put((False, error))
-                if not isinstance(error, Exception):
-                    raise
+                answer.set_result(what())
+            except _ERRORS as error:
+                answer.set_exception(error)
 
         self.post(carry_out)
-        worked, value = answers.get()
-        if not worked:
-            raise value
-        return value  # type: ignore[no-any-return]
+        return answer.result()
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -90,11 +90,20 @@ class Loop:
         while not self._stopped:
             timeout_s = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
             for fd, events in self._epoll.poll(timeout_s):
-                handler = self._handlers.get(fd)
-                if handler is not None:  # a handler before it may have removed this one
-                    handler(events)
+                self._handle(fd, events)
             while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
+                self._try(heapq.heappop(self._timers)[2])
+
+    def _handle(self, fd: int, events: int) -> None:
+        handler = self._handlers.get(fd)
+        if handler is not None:  # a handler before it may have removed this one
+            self._try(lambda: handler(events))
+
+    def _try(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except _ERRORS:
+            log.exception("a handler failed")
 
     def stop(self) -> None:
         """End `run` after the events at hand."""
@@ -107,4 +116,4 @@ class Loop:
                 what = self._calls.get_nowait()
             except queue.Empty:
                 return
-            what()
+            self._try(what)

@@ -30,7 +30,7 @@ from labkit.engine.wire.request import Body, Query, Request
 from labkit.engine.wire.routes import MAX_VERSION, Router, split_version, version_text
 from labkit.errors import LabkitError
 
-__all__ = ["Connection"]
+__all__ = ["HEAD_S", "Connection"]
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Networks of the engine: bridges, veth pairs, addresses, NAT, names, published ports."""
