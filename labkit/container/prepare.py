@@ -148,7 +148,7 @@ class Preparer:
                 else:
                     trees[name] = mounts.detached_copy(path, recursive=recursive)
             for i, mount in enumerate(spec.mounts):
-                if mount.kind == "bind" and "idmap" in mount.options and NS.USER in NS(spec.namespaces):
+                if mount.kind in ("bind", "overlay") and "idmap" in mount.options and NS.USER in NS(spec.namespaces):
                     self._map_ids(trees[f"mount:{i}"], mount.source, prepared)
             for i, mount in enumerate(spec.mounts):
                 if mount.kind == "bind" and (attributes := mounts.attributes_of(mount.options)):
@@ -175,7 +175,7 @@ class Preparer:
         return mounts.detached_copy(path)
 
     def _map_ids(self, tree_fd: int, path: str, prepared: Prepared) -> None:
-        """Show the files of a bind mount as root's inside that are root's outside; where that is impossible, note it."""
+        """Show the files of a mount as root's inside that are root's outside; where that is impossible, note it."""
         if self.userns_fd < 0:
             return
         try:

@@ -146,7 +146,7 @@ def _notebooks(policy: Policy, folder: str, changes: str) -> MountSpec:
     if policy.notebooks == "read-only":
         return MountSpec("bind", folder, folder, _PROGRAMS)
     keep = (f"upper={changes}/{folder.strip('/').replace('/', '-')}",) if policy.notebooks == "keep" and changes else ()
-    return MountSpec("overlay", folder, folder, keep)
+    return MountSpec("overlay", folder, folder, ("idmap", *keep))
 
 
 def links() -> tuple[tuple[str, str], ...]:
