@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from labkit.errors import DeadlineExceeded, ImageError
+from labkit.errors import DeadlineExceeded, ImageError, LabkitError
 from labkit.image import ImageStore, Reference
 from labkit.image.descriptor import Platform, this_platform
 from labkit.image.registry.client import RegistryClient
@@ -153,12 +153,12 @@ def test_two_pulls_of_one_image_at_once_do_not_disturb_each_other(
 ) -> None:
     layer = blob(8 << 20)
     _, digest = wire.push_image("alice/web", "1", layer)
-    errors: list[BaseException] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
             pull(reference(server.address), ImageStore(store.root))
-        except BaseException as error:
+        except (LabkitError, OSError) as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -157,12 +157,11 @@ class RegistryServer:
         return replace(answer, headers=common | answer.headers)
 
     def _route(self, request: Request) -> Answer:
-        target = urlsplit(request.target)
-        kind, words = _match(unquote(target.path))
+        path, query = _split(request.target)
+        kind, words = _match(path)
         if request.method not in _METHODS[kind]:
             headers = {"Allow": ", ".join(_METHODS[kind])}
             raise Refusal("UNSUPPORTED", f"{request.method} is not offered here", headers=headers)
-        query = parse_qs(target.query, keep_blank_values=True, max_num_fields=100)
         authorization = request.headers.get("Authorization", "")
         if kind == "token":
             return self._access.token(query, authorization)
@@ -213,6 +212,15 @@ class RegistryServer:
             "upload DELETE": lambda: blobs.cancel(name, second),
         }
         return calls.get(f"{kind} {method}", calls[kind])()
+
+
+def _split(target: str) -> tuple[str, dict[str, list[str]]]:
+    """Return path and query of what was asked for. Raises: Refusal with 400 for what is no address."""
+    try:
+        parts = urlsplit(target)
+        return unquote(parts.path), parse_qs(parts.query, keep_blank_values=True, max_num_fields=100)
+    except ValueError as error:
+        raise Refusal("UNSUPPORTED", f"that is no address: {error}", status=HTTPStatus.BAD_REQUEST) from error
 
 
 def _match(path: str) -> tuple[str, tuple[str, ...]]:
