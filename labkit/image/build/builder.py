@@ -243,7 +243,7 @@ class _Build:
         self._tell_step(instruction, work.stage)
         step = work.prepare(instruction)
         variables = {**step.variables, **self.job.key_variables}
-        question = Question(work.state.id, step.created_by, variables, step.inputs)
+        question = Question(work.state.id, step.asked or step.created_by, variables, step.inputs)
         record, why = (None, "--no-cache") if self.job.no_cache else self.job.cache.find(question)
         if record is None:
             record = self._do(work.state, step, question, instruction)

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from labkit.image.build import instructions as made
@@ -80,9 +81,10 @@ class StageWork:
 
     def _arg(self, instruction: made.Arg) -> Step:
         self.arguments.declare(instruction, self.env)
-        values = self.arguments.values
+        known = self.arguments.values
+        values = {name: known[name] for name, _ in instruction.pairs if name in known}
         words = [f"{name}={values[name]}" if name in values else name for name, _ in instruction.pairs]
-        return Step(f"ARG {' '.join(words)}", self.state.run_config)
+        return Step(f"ARG {' '.join(words)}", self.state.run_config, variables=values, asked=instruction.text)
 
     def _workdir(self, instruction: made.Workdir) -> Step:
         path = self._settings().text(instruction.path, instruction.line)
@@ -182,13 +184,14 @@ class StageWork:
             *([f"--network={instruction.network}"] if instruction.network else []),
         ]
         shown = words if instruction.in_shell else (json.dumps(list(words), ensure_ascii=False),)
-        text = " ".join(["RUN", *options, *given, *shown])
+        text, asked = (" ".join(["RUN", *options, *middle, *shown]) for middle in (given, ()))
         command = Command(
             words, {**self.arguments.proxies(), **arguments}, instruction.line, " ".join(words),
             network=self._network(instruction), mounts=tuple(mounts), shared=shared,
             script=None if script is None else script.script.encode(),
         )  # fmt: skip
-        return Step(text, config, inputs, arguments, work=lambda: run_command(self.job, self.state, command))
+        work = partial(run_command, self.job, self.state, command)
+        return Step(text, config, inputs, arguments, work=work, asked=asked)
 
     def _mount_source(self, mount: RunMount, line: int) -> Selected:
         tree, where = self._source_tree(mount.from_stage, line)

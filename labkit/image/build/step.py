@@ -19,7 +19,10 @@ __all__ = ["Step"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``created_by`` is the instruction with its variables replaced; ``work`` makes the layer (None: it has none)."""
+    """``created_by`` is the instruction as the history has it; ``asked`` (default: the same) as the cache compares it.
+
+    ``work`` makes the layer (None: it has none).
+    """
 
     created_by: str
     config: RunConfig
@@ -27,3 +30,4 @@ class Step:
     variables: Mapping[str, str] = field(default_factory=dict)
     work: Callable[[], Layer | None] | None = None
     author: str | None = None
+    asked: str = ""
