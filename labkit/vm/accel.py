@@ -21,8 +21,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import FeatureMissing
+from labkit.linux.tsc import tsc_khz
 from labkit.setup.parts import cache_folder, find_program
 from labkit.vm.bootrom import ROMS, Rom
 
@@ -47,11 +49,15 @@ _QEMU_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "i686": "i386"}
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """Who executes the guest's instructions: ``kvm`` or ``tcg``; ``reason`` says in a sentence why it is not KVM."""
+    """Who executes the guest's instructions: ``kvm`` or ``tcg``; ``reason`` says in a sentence why it is not KVM.
+
+    ``kernel_words`` belong on the guest kernel's command line.
+    """
 
     name: str
     qemu_arguments: tuple[str, ...]
     reason: str = ""
+    kernel_words: tuple[str, ...] = ()
 
     @property
     def is_kvm(self) -> bool:
@@ -82,14 +88,27 @@ def accelerator(*, again: bool = False) -> Accelerator:
     key = _key(qemu)
     kept = None if again else _read(key)
     if kept is None:
-        kept = probe_kvm(qemu)
+        reason = probe_kvm(qemu)
+        kept = {"reason": reason, "tsc_khz": _counter_khz() if reason else None}
         _write(key, kept)
-    return _kvm() if kept == "" else software_emulation(kept)
+    return software_emulation(kept["reason"], tsc_khz=kept["tsc_khz"]) if kept["reason"] else _kvm()
 
 
-def software_emulation(reason: str = "") -> Accelerator:
-    """Return emulation, with a CPU that has all that QEMU can emulate: the default one lacks what numpy was compiled for."""
-    return Accelerator("tcg", ("-accel", "tcg", "-cpu", "max"), reason)
+def software_emulation(reason: str = "", *, tsc_khz: int | None = None) -> Accelerator:
+    """Return emulation, with a CPU that has all that QEMU can emulate: the default one lacks what numpy was compiled for.
+
+    ``tsc_khz`` is the speed of the host's time stamp counter, which is the guest's, too; on a busy host the guest could not
+    find it out (`labkit.linux.tsc`).
+    """
+    words = () if tsc_khz is None else (f"tsc_early_khz={tsc_khz}",)
+    return Accelerator("tcg", ("-accel", "tcg", "-cpu", "max"), reason, words)
+
+
+def _counter_khz() -> int | None:
+    try:
+        return tsc_khz()
+    except OSError:
+        return None  # then the guest has to measure it
 
 
 def _kvm() -> Accelerator:
@@ -152,21 +171,22 @@ def _key(qemu: Path) -> str:
     return f"{boot_id} {qemu} {qemu.stat().st_mtime_ns} {usable}"
 
 
-def _read(key: str) -> str | None:
-    """Return the kept answer of `probe_kvm` for ``key``, or None."""
+def _read(key: str) -> dict[str, Any] | None:
+    """Return what is kept for ``key``: the answer of `probe_kvm` and the counter's speed; or None."""
     try:
         kept = json.loads((cache_folder() / "accelerator.json").read_text())
-        return str(kept["reason"]) if kept["key"] == key else None
+        answer = {"reason": str(kept["reason"]), "tsc_khz": kept["tsc_khz"]}
+        return answer if kept["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(key: str, reason: str) -> None:
+def _write(key: str, answer: dict[str, Any]) -> None:
     path = cache_folder() / "accelerator.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{os.getpid()}.new")
-        new.write_text(json.dumps({"key": key, "reason": reason}))
+        new.write_text(json.dumps({"key": key, **answer}))
         new.replace(path)
     except OSError:
         # A home that cannot be written only costs the next process the same probe.

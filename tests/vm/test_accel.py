@@ -77,9 +77,11 @@ def test_no_device_and_a_closed_one_are_told_apart(tmp_path: Path) -> None:
 @requires("vm")
 def test_the_answer_is_kept_and_asked_again_on_request(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
+    monkeypatch.setattr(accel, "tsc_khz", lambda: 2_400_000)
     monkeypatch.setattr(accel, "probe_kvm", lambda qemu: asked.append(qemu) or "KVM answers, but not to a test.")
     first = accel.accelerator()
     assert (first.name, first.reason) == ("tcg", "KVM answers, but not to a test.")
+    assert first.kernel_words == ("tsc_early_khz=2400000",)
     assert accel.accelerator() == first
     assert len(asked) == 1
     accel.accelerator(again=True)
