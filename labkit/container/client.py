@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,14 @@ class LauncherClient:
 
     def prepare(self, name: str, spec: Spec) -> None:
         """Let the launcher begin with what needs only the spec; `spawn` for the same name follows. Returns at once."""
-        message = pickle.dumps({"op": "prepare", "name": name, "spec": spec, "clone_now": not self._uses_cgroup2})
         with self._lock:
-            self._send(message, [])
+            self._prepare(name, spec)
+
+    def _prepare(self, name: str, spec: Spec) -> None:
+        # Without its name every container of a kind has the same spec, and the launcher knows it already.
+        pickled = pickle.dumps(replace(spec, hostname=""))
+        request = {"op": "prepare", "name": name, "spec": pickled, "hostname": spec.hostname}
+        self._send(pickle.dumps(request | {"clone_now": not self._uses_cgroup2}), [])
 
     def forget(self, name: str) -> None:
         """Give up what was prepared: `spawn` will not follow."""
@@ -112,17 +117,24 @@ class LauncherClient:
         Raises: SetupError (or FeatureMissing, when a rule of the machine is known to be the cause) naming the step.
         """
         self._uses_cgroup2 = request["op"] == "spawn" and request["has_cgroup2"]
-        message = pickle.dumps(request if between is None else request | {"hold": True})
+        sent = {key: value for key, value in request.items() if key != "spec" or request["op"] != "spawn"}
+        message = pickle.dumps(sent if between is None else sent | {"hold": True})
         with self._lock:
-            self._send(message, fds)
-            if between is not None:
-                self._while_held(between)
-            answer, received = self._receive()
+            answer, received = self._ask(message, fds, between)
+            if "again" in answer:
+                # Another thread's container came in between, and the launcher has forgotten this one.
+                self._prepare(request["name"], request["spec"])
+                answer, received = self._ask(message, fds, between)
         tty_fd = received[1] if len(received) > 1 else -1
         return Answer(int(answer["pid"]), received[0], tty_fd, answer.get("notes", ()))
 
-    def _while_held(self, between: Callable[[int, int], None]) -> None:
+    def _ask(
+        self, message: bytes, fds: Sequence[int], between: Callable[[int, int], None] | None
+    ) -> tuple[dict[str, Any], list[int]]:
+        self._send(message, fds)
         answer, received = self._receive()
+        if between is None or "held" not in answer:
+            return answer, received
         try:
             between(int(answer["held"]), received[0])
         except BaseException as error:
@@ -133,6 +145,7 @@ class LauncherClient:
         finally:
             os.close(received[0])
         self._send(pickle.dumps({"op": "go"}), [])
+        return self._receive()
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(_ANSWER_TIMEOUT_S)

@@ -30,6 +30,7 @@ from labkit.isolation import capabilities, mounts
 from labkit.isolation.idmap import IdMaps
 from labkit.isolation.loopback import loopback_up
 from labkit.linux.constants import NS, CloneFlag, Prctl
+from labkit.linux.fds import Place
 from labkit.linux.steps import Step
 from labkit.linux.syscalls import AT_FDCWD
 
@@ -39,8 +40,6 @@ __all__ = ["INNER_NAMESPACES", "INNER_PID", "inner_steps"]
 INNER_NAMESPACES = NS.USER | NS.MNT | NS.NET | NS.IPC | NS.UTS | NS.CGROUP
 #: The first child of PID 1 in a new PID namespace.
 INNER_PID = 2
-#: Where the eventfd is put: a number that nothing else has.
-_GO_FD = 897
 
 
 def inner_steps(
@@ -48,7 +47,7 @@ def inner_steps(
     share_memory: bool, last_capability: int,
 ) -> list[Step]:  # fmt: skip
     """Return the steps from a finished tree to the running ``program`` (its own steps, execve last) and its init."""
-    wait = Step("read", (_GO_FD, bytes(8), 8), "wait for the inner id maps", least=8)
+    wait = Step("read", (Place.EVENT, bytes(8), 8), "wait for the inner id maps", least=8)
     ours = [wait, *become_root, *_second_child(inner, v1_hierarchies), *program]
     flags = int(INNER_NAMESPACES) | (int(CloneFlag.VM) if share_memory else 0)
     # ABI: struct clone_args, linux/sched.h: flags, three that nobody needs, the signal at its end, six more.
@@ -73,7 +72,7 @@ def _before(inner: Inner) -> list[Step]:
         # else is in these namespaces who could trace it.
         Step("prctl", (Prctl.SET_DUMPABLE, 1, 0, 0, 0), "show the id maps"),
         Step("eventfd2", (0, os.O_CLOEXEC), why, result_to_next=True),
-        Step("dup3", (0, _GO_FD, os.O_CLOEXEC), why),
+        Step("dup3", (0, Place.EVENT, os.O_CLOEXEC), why),
     ]
 
 
@@ -93,7 +92,7 @@ def _write_outside_files(inner: Inner, maps: IdMaps) -> list[Step]:
         text = "\n".join(f"{line.inside} {line.inside} {line.count}" for line in lines)
         steps += _write(f"/proc/{INNER_PID}/{name}", text, why="write the inner id maps")
     hide = Step("prctl", (Prctl.SET_DUMPABLE, 0, 0, 0, 0), "hide the id maps")
-    return [*steps, hide, Step("write", (_GO_FD, struct.pack("=Q", 1), 8), "let the second child go on")]
+    return [*steps, hide, Step("write", (Place.EVENT, struct.pack("=Q", 1), 8), "let the second child go on")]
 
 
 def _become_init(inner: Inner, last_capability: int) -> list[Step]:

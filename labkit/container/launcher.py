@@ -44,9 +44,7 @@ from typing import Any
 from labkit.container import runfolder
 from labkit.container.outcome import SetupFailed, wait_for_exec, wait_for_own_descriptors
 from labkit.container.plan import (
-    GATE,
     GO,
-    MOST_LATE_STEPS,
     SECOND_CHILD,
     ChildFds,
     enter_steps,
@@ -57,7 +55,7 @@ from labkit.container.prepare import Child, Prepared, Preparer
 from labkit.container.spec import Spec
 from labkit.isolation.idmap import write_maps
 from labkit.linux.constants import NS, CloneFlag, Prctl
-from labkit.linux.spawn import shares_memory, spawn_program
+from labkit.linux.spawn import shares_memory, spawn_in_time, spawn_program
 from labkit.linux.steps import Arena, Program, Step
 from labkit.linux.syscalls import prctl
 
@@ -94,6 +92,8 @@ class Launcher:
         self.prepared: Prepared | None = None
         #: The program said goodbye; otherwise it was killed, and its cgroups are ours to remove.
         self.was_dismissed = False
+        #: This kernel enters a time namespace at fork only, not at execve (before Linux 6.3, or with children that are copies).
+        self.needs_fork_for_time = False
         self.unwritten: dict[str, dict[str, Any]] = {}
         self.poll = select.epoll()
         self.poll.register(control, select.EPOLLIN)
@@ -179,19 +179,21 @@ class Launcher:
 
     def _op_prepare(self, request: dict[str, Any]) -> None:
         """Begin with all that needs only the spec; the program makes the cgroup meanwhile. There is no answer."""
-        prepared = self.prepared = self.preparer.prepare(request["name"], request["spec"])
+        prepared = self.prepared = self.preparer.prepare(request["name"], request["spec"], hostname=request["hostname"])
         if prepared.error is None and request.get("clone_now") and shares_memory():
             try:
                 prepared.child = self._clone(prepared)
             except (OSError, SetupFailed) as error:
                 prepared.error = error
 
-    def _clone(self, prepared: Prepared, cgroup_fd: int = -1, late: Sequence[Step] = ()) -> Child:
-        """Start the child and write its id maps; it waits for "go", and if ``late`` is not known yet, for those steps."""
-        program = Program(prepared.steps, self.arena, gate=GATE, room=MOST_LATE_STEPS)
-        flags = (
-            NS(prepared.spec.namespaces) & ~NS.CGROUP | CloneFlag.CLEAR_SIGHAND
-        )  # that one comes later, in the child
+    def _clone(self, prepared: Prepared, cgroup_fd: int = -1, late: Sequence[Step] = ()) -> Child | None:
+        """Start the child and write its id maps; it waits for "go" and, where ``late`` is not known yet, for those steps.
+
+        Return None if it can be made only once they are known.
+        """
+        program, spec = Program(prepared.last_steps, self.arena, after=prepared.plan), prepared.spec
+        # The cgroup namespace comes later, in the child.
+        flags = NS(spec.namespaces) & ~NS.CGROUP | CloneFlag.CLEAR_SIGHAND
         if late:
             program.fill(late)
         else:
@@ -199,12 +201,22 @@ class Launcher:
         # A process that changed its ids hides its /proc/PID; the child inherits or shares that mark, and its id maps
         # are files there.
         prctl(Prctl.SET_DUMPABLE, 1)
-        child = Child(program, *spawn_program(program, flags, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd))
+        if spec.time_offset_s and self.needs_fork_for_time:
+            if not late:
+                return None
+            made = spawn_in_time(program, flags, offset_s=spec.time_offset_s, cgroup_fd=cgroup_fd)
+        else:
+            made = spawn_program(program, flags, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
+        child = Child(program, *made)
         try:
-            self._write_outside_files(prepared.spec, child.pid)
-        except (OSError, SetupFailed):
+            self._write_outside_files(spec, child.pid)
+        except OSError as error:
             child.end()
-            raise
+            # EACCES: the child is in its time namespace already, and only an empty one takes offsets (time_namespaces(7)).
+            if not spec.time_offset_s or self.needs_fork_for_time or error.errno != errno.EACCES:
+                raise
+            self.needs_fork_for_time = True
+            return self._clone(prepared, cgroup_fd, late)
         return child
 
     def _forget_prepared(self) -> None:
@@ -214,8 +226,7 @@ class Launcher:
 
     def _op_spawn(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         if self.prepared is None or self.prepared.name != request["name"]:
-            self._forget_prepared()
-            self._op_prepare(request)  # another thread of the program came in between
+            return {"again": True}, []  # another thread of the program came in between
         try:
             return self._spawn(request, fds)
         finally:
@@ -231,7 +242,7 @@ class Launcher:
         if fds_of_child is None:
             raise SetupFailed("spawn", 0, "nothing was prepared")
         stdio, exit_fd, cgroup_fd, tasks = _split_fds(request, fds)
-        late = late_steps(fds_of_child, stdio, tasks)
+        late = late_steps(fds_of_child, stdio, tasks, hostname=prepared.hostname)
         if prepared.child is not None and cgroup_fd >= 0:
             prepared.child.end()  # it cannot be born into its cgroup any more
             prepared.child = None
@@ -240,16 +251,18 @@ class Launcher:
         else:
             prepared.child.program.fill(late)
         child = prepared.child
+        if child is None:
+            raise SetupFailed("spawn", 0, "no child was made")
         tty_fd = self._let_go(prepared, child, hold=request.get("hold", False))
         prepared.child = None
-        self._register(request["name"], spec, pid=child.pid, pidfd=child.pidfd, exit_fd=exit_fd)
+        self._register(request["name"], spec, child.pid, child.pidfd, exit_fd=exit_fd, hostname=prepared.hostname)
         return {"pid": child.pid, "notes": tuple(prepared.notes)}, [child.pidfd] + (
             [tty_fd] if tty_fd is not None else []
         )
 
     def _let_go(self, prepared: Prepared, child: Child, *, hold: bool) -> int | None:
         """Say "go", and wait until the child has become its program; return its terminal's master side, if any."""
-        ours, theirs = prepared.pair
+        ours = prepared.pair[0]
         if hold:
             self._hold(child.pid)
         try:
@@ -257,7 +270,7 @@ class Launcher:
         except BrokenPipeError:
             pass  # it has ended already; why is found next
         wait_for_own_descriptors(ours, child.pidfd)
-        theirs.close()
+        prepared.close_status()
         return wait_for_exec(child.program, ours)
 
     def _hold(self, pid: int) -> None:
@@ -279,8 +292,9 @@ class Launcher:
         try:
             if NS.USER in NS(spec.namespaces):
                 write_maps(pid, self.preparer.maps)
-            if spec.time_offset_s:
-                _write_offsets(pid, spec.time_offset_s)
+            if spec.time_offset_s and not self.needs_fork_for_time:
+                text = f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n"
+                _write(f"/proc/{pid}/timens_offsets", text)
             if spec.oom_score_adj is not None:
                 _write(f"/proc/{pid}/oom_score_adj", str(spec.oom_score_adj))
         finally:
@@ -313,14 +327,14 @@ class Launcher:
                 if program.refused is not None and pid > 0:
                     os.waitpid(pid, 0)
         pidfd = os.pidfd_open(pid)
-        self._register(request["name"], spec, pid=pid, pidfd=pidfd, exit_fd=exit_fd)
+        self._register(request["name"], spec, pid, pidfd, exit_fd=exit_fd, hostname=spec.hostname)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
 
-    def _register(self, name: str, spec: Spec, *, pid: int, pidfd: int, exit_fd: int) -> None:
+    def _register(self, name: str, spec: Spec, pid: int, pidfd: int, *, exit_fd: int, hostname: str) -> None:
         deadline_s = None if spec.time_limit_s is None else time.monotonic() + spec.time_limit_s
         self.jobs[pidfd] = Job(pid, pidfd, os.dup(exit_fd), deadline_s, NS.PID in NS(spec.namespaces), name)
         self.poll.register(pidfd, select.EPOLLIN)
-        entry = {"name": name, "pid": pid, "command": spec.command, "hostname": spec.hostname, "started_s": time.time()}
+        entry = {"name": name, "pid": pid, "command": spec.command, "hostname": hostname, "started_s": time.time()}
         self.unwritten[name] = entry
 
     def _reap(self, job: Job) -> None:
@@ -376,15 +390,6 @@ def _split_fds(request: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int,
     stdin, stdout, stderr, exit_fd, *rest = fds
     cgroup_fd = rest.pop(0) if request["has_cgroup2"] else -1
     return (stdin, stdout, stderr), exit_fd, cgroup_fd, tuple(rest)
-
-
-def _write_offsets(pid: int, offset_s: int) -> None:
-    try:
-        _write(f"/proc/{pid}/timens_offsets", f"monotonic {offset_s} 0\nboottime {offset_s} 0\n")
-    except PermissionError:
-        # EACCES: somebody is in the namespace already, and only an empty one takes offsets (time_namespaces(7)).
-        why = "this kernel enters a time namespace at once and not at execve; a newer Linux (6.3 or later) is needed"
-        raise SetupFailed("set the clock offsets", errno.EACCES, why) from None
 
 
 def _write(path: str, text: str) -> None:

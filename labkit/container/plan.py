@@ -33,12 +33,13 @@ from labkit.isolation import capabilities
 from labkit.isolation.idmap import IdMaps
 from labkit.isolation.loopback import loopback_up
 from labkit.linux.constants import NS, CloneFlag, Prctl
+from labkit.linux.fds import Place
 from labkit.linux.steps import Step, Struct, kept
 from labkit.linux.syscalls import AT_FDCWD
 
 __all__ = [
     "GATE", "GO", "MOST_LATE_STEPS", "OWN", "SECOND_CHILD", "ChildFds", "Facts", "container_steps", "enter_steps",
-    "environment_of", "first_steps", "late_steps",
+    "environment_of", "first_steps", "late_steps", "run_steps",
 ]  # fmt: skip
 
 #: What the launcher says once the id maps are written, and the streams and the cgroup are there.
@@ -51,9 +52,6 @@ MOST_LATE_STEPS = 32
 OWN = b"own"
 #: The step of `enter_steps` whose answer is the program's pid.
 SECOND_CHILD = "start the second child"
-#: Where the master side of the container's terminal is put: a number that nothing else has.
-_TTY_MASTER_FD = 900
-_HIGH_FD = 901
 _CLOSE_RANGE_CLOEXEC = 4  # linux/close_range.h
 _TIOCSPTLCK, _TIOCGPTPEER = 0x4004_5431, 0x5441  # asm-generic/ioctls.h
 _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
@@ -85,34 +83,44 @@ class Facts:
     share_memory: bool = True
 
 
-def late_steps(fds: ChildFds, stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
+def late_steps(fds: ChildFds, stdio: tuple[int, int, int], tasks: tuple[int, ...], *, hostname: str = "") -> list[Step]:
     """Return what the child of a new container does first once its streams and its cgroup are there: after `GATE`.
 
     Until then it shares the launcher's descriptors (CLONE_FILES), so what arrives there has the same number here. Now it
     takes a copy of the table, and says so: from here on each side may close what it likes.
     """
     return [
-        Step("unshare", (CloneFlag.FILES,), "take a copy of the descriptors"),
-        Step("sendto", (fds.status, OWN, len(OWN), 0, None, 0), "say that the descriptors are its own"),
-        Step("close", (fds.other_status,), "let go of the launcher's end"),
+        *_own_descriptors(fds.status, fds.other_status),
         *first_steps(stdio, tasks),
+        *([Step("sethostname", (name, len(name)), "set the host name")] if (name := os.fsencode(hostname)) else []),
     ]
 
 
+@kept
+def _own_descriptors(status_fd: int, other_status_fd: int) -> list[Step]:
+    return [
+        Step("unshare", (CloneFlag.FILES,), "take a copy of the descriptors"),
+        Step("sendto", (status_fd, OWN, len(OWN), 0, None, 0), "say that the descriptors are its own"),
+        Step("close", (other_status_fd,), "let go of the launcher's end"),
+    ]
+
+
+@kept
 def first_steps(stdio: tuple[int, int, int], tasks: tuple[int, ...]) -> list[Step]:
     """Return the steps that come before all others: join the v1 cgroups, connect the standard streams."""
     # "0" is the writer itself: the one form that cgroup v1 carries out without waiting for an RCU grace period.
     joins = [Step("write", (fd, b"0", 1), "join the cgroup") for fd in tasks]
     why = "connect the standard streams"
     # First out of the way of 0, 1 and 2, or the second dup3 could overwrite what the third one needs.
-    high = [Step("dup3", (fd, _HIGH_FD + n, os.O_CLOEXEC), why) for n, fd in enumerate(stdio)]
-    return joins + high + [Step("dup3", (_HIGH_FD + n, n, 0), why) for n in range(3)]
+    high = [Step("dup3", (fd, Place.STREAM_0 + n, os.O_CLOEXEC), why) for n, fd in enumerate(stdio)]
+    return joins + high + [Step("dup3", (Place.STREAM_0 + n, n, 0), why) for n in range(3)]
 
 
 def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> list[Step]:
-    """Return the steps that make a new container; `late_steps` come in between, after `GATE`.
+    """Return the steps that make a new container: those that do not name this very one, so that they can be kept.
 
-    ``stage`` is an empty folder that the container's scratch tmpfs covers.
+    `late_steps` come in between, after `GATE`, and `run_steps` at the end. ``stage`` is an empty folder that the container's
+    scratch tmpfs covers.
     """
     wanted = NS(spec.namespaces)
     wait = Step("recvfrom", (fds.status, bytes(16), 16, 0, None, None), "wait for the launcher", least=len(GO))
@@ -122,9 +130,6 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
         steps.append(Step("unshare", (NS.CGROUP,), "make a cgroup namespace"))
     if NS.USER in wanted:
         steps += _become_root()
-    if spec.hostname and NS.UTS in wanted:
-        hostname = os.fsencode(spec.hostname)
-        steps.append(Step("sethostname", (hostname, len(hostname)), "set the host name"))
     if spec.loopback_up and NS.NET in wanted:
         steps += loopback_up()
     if NS.MNT in wanted:
@@ -135,9 +140,14 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
     if spec.inner is None or facts.maps is None:
         return steps + program
     return steps + inner_steps(
-        spec.inner, _become_root(), program, maps=facts.maps, v1_hierarchies=facts.v1_hierarchies,
+        spec.inner, _become_root(), program + _execute(spec, facts), maps=facts.maps, v1_hierarchies=facts.v1_hierarchies,
         share_memory=facts.share_memory, last_capability=facts.last_capability,
     )  # fmt: skip
+
+
+def run_steps(spec: Spec, facts: Facts) -> list[Step]:
+    """Return the last steps of `container_steps`: run the program. With an inner set of namespaces they are in between."""
+    return _execute(spec, facts) if spec.inner is None else []
 
 
 def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_memory: bool) -> list[Step]:
@@ -151,7 +161,7 @@ def enter_steps(spec: Spec, fds: ChildFds, facts: Facts, *, pidfd: int, share_me
     second = [*_die_with_launcher_from_the_start(fds)]
     if NS.USER in wanted:
         second += _become_root()
-    second += _program_steps(spec, fds, facts)
+    second += _program_steps(spec, fds, facts) + _execute(spec, facts)
     flags = CloneFlag.PARENT | CloneFlag.VFORK | (CloneFlag.VM if share_memory else 0)
     # ABI: struct clone_args, linux/sched.h: flags first, then ten more words.
     args = struct.pack("<11Q", int(flags), *[0] * 10)
@@ -176,7 +186,7 @@ def _program_steps(spec: Spec, fds: ChildFds, facts: Facts) -> list[Step]:
     steps.append(Step("chdir", (spec.cwd,), f"change to the working directory {spec.cwd}"))
     if spec.seccomp_hex:
         steps.append(_load_filter(bytes.fromhex(spec.seccomp_hex)))
-    return steps + _execute(spec, environment_of(spec, facts.identity) | dict(facts.marks))
+    return steps
 
 
 def _die_with_launcher_from_the_start(fds: ChildFds) -> list[Step]:
@@ -218,17 +228,17 @@ def _terminal(fds: ChildFds, size: tuple[int, int]) -> list[Step]:
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     return [
         Step("openat", (AT_FDCWD, "/dev/ptmx", flags, 0), why, result_to_next=True),
-        Step("dup3", (0, _TTY_MASTER_FD, os.O_CLOEXEC), why),
-        Step("ioctl", (_TTY_MASTER_FD, _TIOCSPTLCK, bytes(4)), "unlock the terminal"),
+        Step("dup3", (0, Place.TERMINAL, os.O_CLOEXEC), why),
+        Step("ioctl", (Place.TERMINAL, _TIOCSPTLCK, bytes(4)), "unlock the terminal"),
         # ABI: struct winsize, asm-generic/termios.h: rows, columns, and two that nobody uses.
         Step(
-            "ioctl", (_TTY_MASTER_FD, termios.TIOCSWINSZ, struct.pack("<4H", *size, 0, 0)), "give the terminal a size"
+            "ioctl", (Place.TERMINAL, termios.TIOCSWINSZ, struct.pack("<4H", *size, 0, 0)), "give the terminal a size"
         ),
-        Step("ioctl", (_TTY_MASTER_FD, _TIOCGPTPEER, flags), why, result_to_next=True),
-        Step("dup3", (0, _HIGH_FD, os.O_CLOEXEC), why),
-        *(Step("dup3", (_HIGH_FD, n, 0), "connect the standard streams") for n in range(3)),
+        Step("ioctl", (Place.TERMINAL, _TIOCGPTPEER, flags), why, result_to_next=True),
+        Step("dup3", (0, Place.STREAM_0, os.O_CLOEXEC), why),
+        *(Step("dup3", (Place.STREAM_0, n, 0), "connect the standard streams") for n in range(3)),
         Step("ioctl", (0, termios.TIOCSCTTY, 0), "take the terminal as the controlling one"),
-        Step("sendmsg", (fds.status, _message_with_fd(_TTY_MASTER_FD), 0), "send the terminal's master side"),
+        Step("sendmsg", (fds.status, _message_with_fd(Place.TERMINAL), 0), "send the terminal's master side"),
     ]
 
 
@@ -294,8 +304,9 @@ def environment_of(spec: Spec, identity: Identity | None) -> dict[str, str]:
     return environment | dict(spec.env)
 
 
-def _execute(spec: Spec, environment: Mapping[str, str]) -> list[Step]:
+def _execute(spec: Spec, facts: Facts) -> list[Step]:
     """Try the command in each folder of PATH, as execvp(3) does; a name with a slash is taken as it is."""
+    environment = environment_of(spec, facts.identity) | dict(facts.marks)
     name = spec.command[0]
     folders = [""] if "/" in name else environment.get("PATH", DEFAULT_PATH).split(":")
     paths = [f"{folder}/{name}" if folder else name for folder in folders]

@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import socket
+import stat
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from labkit.container.leftovers import LAUNCHER_VARIABLE
 from labkit.container.outcome import SetupFailed
-from labkit.container.plan import ChildFds, Facts, container_steps
+from labkit.container.plan import GATE, MOST_LATE_STEPS, ChildFds, Facts, container_steps, run_steps
 from labkit.container.spec import Spec
 from labkit.container.users import Identity, resolve_user
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, MountAttr
+from labkit.linux.fds import put_high
 from labkit.linux.spawn import shares_memory
-from labkit.linux.steps import Program, Step
+from labkit.linux.steps import Part, Program, Step, part
 from labkit.linux.syscalls import capget, clone3, mount_setattr
 
 __all__ = ["Child", "Prepared", "Preparer", "identity_roots"]
 
+# How many specs and plans of them are remembered.
+_MOST_KEPT = 64
 # ABI: struct timeval, two longs: seconds and microseconds.
 _LONGEST_WAIT = struct.pack("@ll", 60, 0)
 
@@ -54,10 +59,13 @@ class Prepared:
 
     name: str
     spec: Spec
+    hostname: str = ""
     trees: dict[str, int] = field(default_factory=dict)
     pair: tuple[socket.socket, ...] = ()
     fds: ChildFds | None = None
-    steps: list[Step] = field(default_factory=list)
+    status_fd: int = -1
+    plan: Part | None = None
+    last_steps: list[Step] = field(default_factory=list)
     error: OSError | LookupError | SetupFailed | None = None
     child: Child | None = None
     notes: list[str] = field(default_factory=list)
@@ -70,6 +78,13 @@ class Prepared:
             os.close(fd)
         for end in self.pair:
             end.close()
+        self.close_status()
+
+    def close_status(self) -> None:
+        """Close the child's end of the socket pair here; safe to call twice."""
+        fd, self.status_fd = self.status_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Preparer:
@@ -79,6 +94,8 @@ class Preparer:
         self.name = name
         self.stage = stage
         self.last_capability = last_capability()
+        self._specs: dict[bytes, Spec] = {}
+        self._plans: dict[object, Part] = {}
         self.maps = idmap.container_maps(idmap.own_maps())
         # A user namespace that no process lives in, kept by its descriptor: ID-mapped mounts are made through it.
         self.userns_fd = self._make_userns() if self.maps.shifted else -1
@@ -96,19 +113,46 @@ class Preparer:
             os.waitpid(pid, 0)
             os.close(pidfd)
 
-    def prepare(self, name: str, spec: Spec) -> Prepared:
-        """Return what can be done for ``spec`` so far; what went wrong is kept in it, for whoever asks for the container."""
-        prepared = Prepared(name, spec)
+    def prepare(self, name: str, pickled: bytes, *, hostname: str) -> Prepared:
+        """Return what can be done so far for the spec ``pickled``, which has no host name of its own.
+
+        What went wrong is kept in it, for whoever asks for the container.
+        """
+        spec = self._specs.get(pickled) or self._remember(pickled)
+        prepared = Prepared(name, spec, hostname)
         try:
             prepared.trees = self._open_trees(prepared)
             prepared.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             # The child's last resort, should the launcher die while the two still share their descriptors.
             prepared.pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
-            fds = prepared.fds = ChildFds(prepared.pair[1].fileno(), prepared.pair[0].fileno(), prepared.trees)
-            prepared.steps = container_steps(spec, fds, self.facts(spec, identity_roots(spec)), stage=self.stage)
+            prepared.status_fd = put_high(prepared.pair[1].detach())
+            fds = prepared.fds = ChildFds(prepared.status_fd, prepared.pair[0].fileno(), prepared.trees)
+            facts = self.facts(spec, identity_roots(spec))
+            prepared.plan = self._plan(pickled, spec, fds, facts)
+            prepared.last_steps = run_steps(replace(spec, hostname=hostname), facts)
         except (OSError, LookupError) as error:
             prepared.error = error
         return prepared
+
+    def _remember(self, pickled: bytes) -> Spec:
+        if len(self._specs) >= _MOST_KEPT:
+            self._specs.clear()
+        # The program at the other end runs as the same user, from the same files: its pickles are as good as its word.
+        spec: Spec = pickle.loads(pickled)
+        self._specs[pickled] = spec
+        return spec
+
+    def _plan(self, pickled: bytes, spec: Spec, fds: ChildFds, facts: Facts) -> Part:
+        """Return the plan; the one for the same spec, descriptors and user is still there from the last time."""
+        kinds = tuple(stat.S_IFMT(os.fstat(fd).st_mode) for name, fd in fds.trees.items() if name.startswith("mount:"))
+        key = (pickled, fds.status, tuple(fds.trees.values()), kinds, facts.identity)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= _MOST_KEPT:
+                self._plans.clear()
+            steps = container_steps(spec, fds, facts, stage=self.stage)
+            found = self._plans[key] = part(steps, gate=GATE, room=MOST_LATE_STEPS)
+        return found
 
     def facts(self, spec: Spec, roots: tuple[str, ...]) -> Facts:
         """Return what a plan must know; ``roots`` are the folders in which the container's users are looked up.
@@ -155,6 +199,8 @@ class Preparer:
                     mount_setattr(trees[f"mount:{i}"], "", set_attrs=attributes, recursive=True)
             if spec.rootfs.writable is not None:
                 trees["writable"] = self._open_writable(spec)
+            for name, fd in trees.items():
+                trees[name] = put_high(fd)
         except OSError:
             for fd in trees.values():
                 os.close(fd)

@@ -12,7 +12,7 @@ import os
 from contextlib import ExitStack
 
 from labkit.container.container import Container, Namespaced
-from labkit.container.plan import GATE, ChildFds, Facts, container_steps, late_steps
+from labkit.container.plan import GATE, ChildFds, Facts, container_steps, late_steps, run_steps
 from labkit.container.prepare import identity_roots
 from labkit.container.users import resolve_user
 from labkit.isolation.capabilities import last_capability
@@ -42,7 +42,8 @@ def plan_of(container: Container | Namespaced) -> list[Step]:
         trees = {name: stack.enter_context(Fd(os.open(path, os.O_PATH))).number for name, path in sources.items()}
         fds = ChildFds(_STATUS_FD, _OTHER_STATUS_FD, trees)
         steps = container_steps(spec, fds, facts, stage="/run/labkit/stage")
-    return [*steps[: GATE + 1], *late_steps(fds, (0, 1, 2), ()), *steps[GATE + 1 :]]
+    late = late_steps(fds, (0, 1, 2), (), hostname=spec.hostname)
+    return [*steps[: GATE + 1], *late, *steps[GATE + 1 :], *run_steps(spec, facts)]
 
 
 def clone_flags(container: Container | Namespaced) -> NS:

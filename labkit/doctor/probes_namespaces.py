@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from labkit.doctor.answers import Answer, expect, limited, no, yes
+from labkit.doctor.answers import Answer, expect, no, yes
 from labkit.doctor.rules import SECCOMP_REMEDY, Facts, text_of, why_namespace
 from labkit.doctor.stage import WaitingChild, enter_user_namespace, in_namespaces, run_child
 from labkit.isolation.idmap import container_maps, own_maps, user_maps, write_maps
@@ -87,11 +87,7 @@ def _time_offsets(facts: Facts) -> Answer:
             after_s = 0.0  # before Linux 6.2 a process that waits for its time namespace may not even call vfork
         if after_s >= before_s + _DAY_S:
             return yes("they take effect at exec")
-        return limited(
-            "they take effect in children, not at exec",
-            rule=f"Linux {platform.release()}: exec joins the time namespace only since 6.2",
-            remedy="A newer kernel; labkit's time offsets need it.",
-        )
+        return yes("they take effect at fork; labkit puts a process in between")
 
     return in_namespaces(NS.TIME, facts, act)
 

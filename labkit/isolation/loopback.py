@@ -12,14 +12,13 @@ import os
 import socket
 import struct
 
+from labkit.linux.fds import Place
 from labkit.linux.steps import Step, kept
 
 __all__ = ["loopback_up"]
 
 _SIOCSIFFLAGS = 0x8914  # linux/sockios.h
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40  # linux/if.h
-#: Where the socket is put: a number that nothing else has.
-_SOCKET_FD = 899
 
 
 @kept
@@ -30,6 +29,6 @@ def loopback_up() -> list[Step]:
     request = struct.pack("16sH22x", b"lo", _IFF_UP | _IFF_RUNNING)
     return [
         Step("socket", (socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0), why, result_to_next=True),
-        Step("dup3", (0, _SOCKET_FD, os.O_CLOEXEC), why),
-        Step("ioctl", (_SOCKET_FD, _SIOCSIFFLAGS, request), why),
+        Step("dup3", (0, Place.SOCKET, os.O_CLOEXEC), why),
+        Step("ioctl", (Place.SOCKET, _SIOCSIFFLAGS, request), why),
     ]

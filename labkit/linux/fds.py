@@ -8,10 +8,43 @@ See: open(2), close(2), unix(7) (SCM_RIGHTS).
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
+from enum import IntEnum, auto
 from types import TracebackType
 
-__all__ = ["Fd", "pipe"]
+__all__ = ["Fd", "Place", "pipe", "put_high"]
+
+
+def _first_place() -> int:
+    return max(32, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) - 64)
+
+
+class Place(IntEnum):
+    """Descriptor numbers at the top of what RLIMIT_NOFILE allows, for plans that must name a descriptor before it is there.
+
+    The kernel hands out the lowest free number, so these are free until a thousand files are open.
+    """
+
+    SOCKET = _first_place()
+    TERMINAL = auto()
+    STREAM_0 = auto()
+    STREAM_1 = auto()
+    STREAM_2 = auto()
+    EVENT = auto()
+    #: From here on whatever `put_high` is given.
+    OTHERS = auto()
+
+
+def put_high(fd: int) -> int:
+    """Move ``fd`` to the lowest free number from `Place.OTHERS` on, and return that: the same one each time, mostly.
+
+    Raises: OSError with EMFILE or EINVAL when RLIMIT_NOFILE leaves no room.
+    """
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, int(Place.OTHERS))
+    os.close(fd)
+    return high
 
 
 class Fd:

@@ -20,9 +20,9 @@ from typing import NoReturn
 
 from labkit.linux.constants import NS, CloneFlag
 from labkit.linux.steps import Program
-from labkit.linux.syscalls import CloneArgs, clone3
+from labkit.linux.syscalls import CloneArgs, clone3, unshare
 
-__all__ = ["shares_memory", "spawn_program"]
+__all__ = ["shares_memory", "spawn_in_time", "spawn_program"]
 
 # rdi: struct clone_args, rsi: its size, rdx: header {record under way, record refused}. rbx: the record; r12: the header.
 _X86_64 = bytes.fromhex(
@@ -108,6 +108,43 @@ def spawn_program(
     if pid < 0:
         raise OSError(-pid, f"clone3({NS(flags & 0x7E020080)!r}): {os.strerror(-pid)}")
     return pid, pidfd_box.value
+
+
+def spawn_in_time(program: Program, flags: int, *, offset_s: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Do as `spawn_program` where execve does not enter a time namespace (before Linux 6.3): by way of a process between.
+
+    Only a fork leads into the time namespace there, and only an empty one takes offsets (time_namespaces(7)). So a process in
+    between makes it, sets it, and forks the child, whose parent is the caller (CLONE_PARENT). Raises: OSError.
+    """
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        os.close(read_fd)
+        _fork_into_time(program, flags, write_fd, offset_s=offset_s, cgroup_fd=cgroup_fd)
+    os.close(write_fd)
+    # One read: the end of file comes only with the child's execve, as it has a copy of the other end.
+    answer = os.read(read_fd, 32)
+    os.close(read_fd)
+    os.waitpid(between, 0)
+    pid = int(answer or b"-1")
+    if pid < 0:
+        raise OSError(-pid, f"making a time namespace with offsets: {os.strerror(-pid)}")
+    return pid, os.pidfd_open(pid)
+
+
+def _fork_into_time(program: Program, flags: int, write_fd: int, *, offset_s: int, cgroup_fd: int) -> NoReturn:
+    try:
+        unshare(NS.TIME)
+        with open("/proc/self/timens_offsets", "w") as file:
+            file.write(f"monotonic {offset_s} 0\nboottime {offset_s} 0\n")
+        # With CLONE_PARENT the signal at the child's end is the one that was agreed on for this process: SIGCHLD.
+        wanted = (flags & ~NS.TIME) | CloneFlag.PARENT
+        pid, _ = spawn_program(program, wanted, exit_signal=0, cgroup_fd=cgroup_fd, copy=True)
+        os.write(write_fd, str(pid).encode())
+    except OSError as error:
+        os.write(write_fd, str(-(error.errno or 1)).encode())
+    finally:
+        os._exit(0)
 
 
 def _perform_and_exit(program: Program) -> NoReturn:

@@ -23,7 +23,20 @@ from enum import IntEnum, IntFlag
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeAlias, cast
 
-__all__ = ["ANY_ERRNO", "Arena", "Arg", "Program", "Refused", "Step", "Struct", "kept", "perform", "syscall_number"]
+__all__ = [
+    "ANY_ERRNO",
+    "Arena",
+    "Arg",
+    "Part",
+    "Program",
+    "Refused",
+    "Step",
+    "Struct",
+    "kept",
+    "part",
+    "perform",
+    "syscall_number",
+]
 
 #: An argument: a number, a text or path (passed as a C string), raw bytes or a structure (by address), a list (argv), NULL.
 Arg: TypeAlias = "int | str | bytes | tuple[str, ...] | Struct | None"
@@ -140,32 +153,55 @@ def _show(arg: Arg) -> str:
     return repr(arg) if isinstance(arg, str) else str(int(arg))
 
 
+_NOTHING = Step("close", (-1,), "do nothing", tolerate=(errno.EBADF,), is_kept=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Steps that begin many programs, packed once for all of them; made by `part`."""
+
+    steps: tuple[Step, ...]
+    gate: int
+    room: int
+
+
+def part(steps: Sequence[Step], *, gate: int, room: int) -> Part:
+    """Return ``steps`` as a `Part`; after the step ``gate``, in which the child will wait, leave ``room`` places free."""
+    waiting = replace(steps[gate], skip_on_success=room)
+    places = [*steps[:gate], waiting, *[_NOTHING] * room, *steps[gate + 1 :]]
+    return Part(tuple(replace(step, is_kept=True) for step in places), gate, room)
+
+
 class Arena:
     """The memory of programs: argument data and records, at addresses that do not move.
 
     It is shared with children even when they are copies (MAP_SHARED), so what a child notes there can be read here. The first
-    part holds the data of steps that come again and again; the rest is one program's, given back by `reset`.
+    half holds the data of steps that come again and again; the second is one program's, given back by `reset`.
     """
 
     def __init__(self, size_bytes: int = 1 << 20) -> None:
         self.pages = mmap.mmap(-1, size_bytes)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.pages))
-        self.size_bytes = size_bytes
-        self._used = self._kept_bytes = 0
+        self._half = size_bytes // 2
+        self._end = size_bytes
+        self._used = self._half
+        self._kept_bytes = 0
         self._records: dict[Step, bytes] = {}
+        self._parts: dict[Part, bytes] = {}
 
     def reset(self) -> None:
         """Forget the last program. What it had in common with others stays, unless that has grown too large."""
-        if self._kept_bytes > self.size_bytes // 2:
+        if self._kept_bytes > self._half // 2:
             self._kept_bytes = 0
             self._records.clear()
-        self._used = self._kept_bytes
+            self._parts.clear()
+        self._used = self._half
 
     def take(self, size_bytes: int) -> int:
         """Return the offset of ``size_bytes`` fresh bytes, aligned as structures need it. Raises: OSError with E2BIG."""
         offset = self._used
         self._used += -(-size_bytes // 8) * 8
-        if self._used > self.size_bytes:
+        if self._used > self._end:
             raise OSError(errno.E2BIG, "the command and its environment are too long")
         return offset
 
@@ -175,16 +211,31 @@ class Arena:
         self.pages[offset : offset + len(data)] = data
         return self.address + offset
 
-    def keep(self, steps: Sequence[Step]) -> None:
-        """Pack those ``steps`` that come again, for good. Only between `reset` and the first `take` of a program."""
-        for step in steps:
-            if step.is_kept and step not in self._records:
-                self._records[step] = self._pack(step)
-        self._kept_bytes = self._used
-
     def record(self, step: Step) -> bytes:
-        """Return the packed ``step``, its data placed in memory."""
-        return self._records.get(step) or self._pack(step)
+        """Return the packed ``step``, its data placed in memory; of one that comes again, the same each time."""
+        if not step.is_kept:
+            return self._pack(step)
+        found = self._records.get(step)
+        if found is None:
+            found = self._records[step] = self._keep(step)
+        return found
+
+    def records(self, of: Part) -> bytes:
+        """Return the packed steps of a part."""
+        found = self._parts.get(of)
+        if found is None:
+            found = self._parts[of] = b"".join([self.record(step) for step in of.steps])
+        return found
+
+    def _keep(self, step: Step) -> bytes:
+        of_program = (self._used, self._end)
+        self._used, self._end = self._kept_bytes, self._half
+        try:
+            packed = self._pack(step)
+            self._kept_bytes = self._used
+        finally:
+            self._used, self._end = of_program
+        return packed
 
     def _pack(self, step: Step) -> bytes:
         values = [self.value(arg) for arg in step.args]
@@ -221,32 +272,25 @@ _RESULT_OFFSET, _SKIP_OFFSET = 7 * 8, 10 * 8
 _NO_ARGS = (0,) * 6
 
 
-_NOTHING = Step("close", (-1,), "do nothing", tolerate=(errno.EBADF,), is_kept=True)
-
-
 class Program:
     """Steps packed into an arena, with the notes of a run: the record under way and the record refused.
 
     The arena belongs to this program until the child has become something else.
     """
 
-    def __init__(self, steps: Sequence[Step], arena: Arena, *, gate: int = 0, room: int = 0) -> None:
-        """Pack ``steps``; after the step ``gate``, in which the child will wait, leave ``room`` places for `fill`."""
-        self.steps = list(steps)
+    def __init__(self, steps: Sequence[Step], arena: Arena, *, after: Part | None = None) -> None:
+        """Pack ``steps``, which come ``after`` a part that may have places free for `fill`."""
+        self.steps = [*(after.steps if after else ()), *steps]
         self.arena = arena
-        self._gate, self._room = gate, room
-        if room:
-            self.steps[gate : gate + 1] = [replace(steps[gate], skip_on_success=room), *[_NOTHING] * room]
-            steps = self.steps
+        self._gate, self._room = (after.gate, after.room) if after else (0, 0)
         arena.reset()
-        arena.keep(steps)
         self._header = arena.take(16)
-        self._records = arena.take(len(steps) * _RECORD.size)
+        self._records = arena.take(len(self.steps) * _RECORD.size)
         self.header_address = arena.address + self._header
         self._note(0, 0)
         self._note(1, -1)
-        start, end = self._records, self._records + len(steps) * _RECORD.size
-        arena.pages[start:end] = b"".join([arena.record(step) for step in steps])
+        data = (arena.records(after) if after else b"") + b"".join([arena.record(step) for step in steps])
+        arena.pages[self._records : self._records + len(data)] = data
 
     def fill(self, steps: Sequence[Step]) -> None:
         """Put ``steps`` into the places left free, so that they are what follows the gate; the child may wait there already.

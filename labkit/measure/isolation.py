@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from labkit.container.container import Namespaced
 from labkit.container.spec import MountSpec
-from labkit.errors import LabkitError, SetupError
+from labkit.errors import LabkitError
 from labkit.isolation.cgroups import Limits
 from labkit.linux.constants import NS, NS_FILES
 from labkit.measure.clock import now_ms
@@ -97,28 +97,14 @@ PROBES: tuple[Probe, ...] = (
 INSIDE_HOSTNAME = "labkit-inside"
 #: A week: nobody takes it for a measuring error.
 TIME_OFFSET_S = 7 * 24 * 3600
-#: The step of the launcher that older kernels refuse.
-_OFFSET_STEP = "set the clock offsets"
 
 
 def probe_isolation(namespaces: NS, *, timeout_s: float = 10.0) -> Isolation:
     """Start a process in ``namespaces``, let it look, and return what it found; takes about 50 ms.
 
-    Where the kernel gives a time namespace no offset (before Linux 6.3), its clock cannot be told from the host's, and the
-    finding is unknown. Raises: SetupError, FeatureMissing, DeadlineExceeded.
+    Raises: SetupError, FeatureMissing, DeadlineExceeded.
     """
-    try:
-        return _probe(namespaces, timeout_s=timeout_s, time_offset_s=TIME_OFFSET_S if NS.TIME in namespaces else 0)
-    except SetupError as error:
-        if error.step != _OFFSET_STEP:
-            raise
-    without = _probe(namespaces, timeout_s=timeout_s, time_offset_s=0)
-    findings = (
-        replace(finding, inside="no offset could be given", sees_host=None) if finding.probe == "clock" else finding
-        for finding in without.findings
-    )
-    note = "; ".join(filter(None, (without.note, "this kernel gives a time namespace no offset")))
-    return replace(without, findings=tuple(findings), note=note)
+    return _probe(namespaces, timeout_s=timeout_s, time_offset_s=TIME_OFFSET_S if NS.TIME in namespaces else 0)
 
 
 def _probe(namespaces: NS, *, timeout_s: float, time_offset_s: int) -> Isolation:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from labkit.container import Container, Namespaced, client, run
 from labkit.linux.constants import NS
-from tests.support import requires
+from tests.support import PROJECT, requires
 
 pytestmark = requires("userns", "overlay-userns")
 
@@ -61,3 +63,15 @@ def _is_socket(fd: str) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
     except OSError:
         return False
+
+
+def test_few_allowed_descriptors_are_enough_for_a_container(rootfs: Path) -> None:
+    source = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
+        "from labkit.container import Container, run\n"
+        "print(run(Container(['sh', '-c', 'ulimit -n'], rootfs=sys.argv[2])).text)\n"
+    )
+    words = [sys.executable, "-c", source, str(PROJECT), str(rootfs)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("200", "")

@@ -14,6 +14,7 @@ import pytest
 
 from labkit.container import Container, Limits, Namespaced, client, leftovers, run, runfolder
 from labkit.linux.constants import NS
+from labkit.linux.spawn import shares_memory
 from tests.support import PROJECT, has, requires
 
 pytestmark = requires("userns", "overlay-userns")
@@ -23,6 +24,7 @@ import sys, time
 sys.path.insert(0, {project!r})
 from labkit.container import Container, Limits, Namespaced, client
 from labkit.linux.constants import NS
+from labkit.linux.spawn import shares_memory
 Container(["sh", "-c", "sleep 41 & sleep 41"], rootfs={rootfs!r}).start()
 process = Namespaced(["sh", "-c", "setsid sleep 42 & sleep 42 & sleep .1; echo; wait"], namespaces=NS.UTS)
 process.start()
@@ -195,6 +197,7 @@ def _commands() -> list[str]:
 
 
 @requires("cgroups")
+@pytest.mark.skipif(not shares_memory(), reason="a copy of the launcher is made once everything is known")
 def test_a_child_that_waits_for_a_cgroup_that_cannot_be_made_is_ended(
     rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
