@@ -98,9 +98,9 @@ def software_emulation(reason: str = "", *, tsc_khz: int | None = None) -> Accel
     """Return emulation, with a CPU that has all that QEMU can emulate: the default one lacks what numpy was compiled for.
 
     ``tsc_khz`` is the speed of the host's time stamp counter, which is the guest's, too; on a busy host the guest could not
-    find it out (`labkit.linux.tsc`).
+    find it out (`labkit.linux.tsc`), and would distrust it when the guest's ticks come late.
     """
-    words = () if tsc_khz is None else (f"tsc_early_khz={tsc_khz}",)
+    words = () if tsc_khz is None else (f"tsc_early_khz={tsc_khz}", "tsc=reliable")
     return Accelerator("tcg", ("-accel", "tcg", "-cpu", "max"), reason, words)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import FeatureMissing
+from labkit.vm.accel import Accelerator
 from labkit.vm.calls import MAILBOX_BYTES
 from labkit.vm.spec import GuestSpec, Share
 
@@ -83,18 +84,18 @@ class Ends:
 
 
 def qemu_command(
-    qemu: Path, accelerator: Sequence[str], spec: GuestSpec, ends: Ends, *, incoming: str = ""
+    qemu: Path, accelerated: Accelerator, spec: GuestSpec, ends: Ends, *, incoming: str = ""
 ) -> tuple[str, ...]:
     """Return the whole command line; ``incoming`` makes QEMU wait for a saved or migrating machine instead of booting."""
     board = board_of(spec.machine)
     size_mib = (spec.memory_bytes + MAILBOX_BYTES) >> 20
     words = [
-        str(qemu), "-nodefaults", "-no-user-config", "-display", "none", *accelerator,
+        str(qemu), "-nodefaults", "-no-user-config", "-display", "none", *accelerated.qemu_arguments,
         "-machine", _machine_words(board, spec),
         "-m", f"{size_mib}M", "-smp", str(spec.cpus), *(("-cpu", spec.cpu_model) if spec.cpu_model else ()),
         # share=on: what the guest writes is in the file, where the host can see it.
         "-object", f"memory-backend-file,id=ram,mem-path=/proc/self/fd/{ends.memory},size={size_mib}M,share=on",
-        *(("-incoming", incoming) if incoming else _kernel(spec, ends)),
+        *(("-incoming", incoming) if incoming else _kernel(spec, ends, accelerated.kernel_words)),
         # A guest that restarts itself (panic=-1) ends its QEMU instead of going round for ever.
         "-no-reboot",
         *_serial("console", ends.console, board, 0), *_serial("port", ends.port, board, 1),
@@ -106,11 +107,10 @@ def qemu_command(
     return tuple(words)
 
 
-def _kernel(spec: GuestSpec, ends: Ends) -> list[str]:
+def _kernel(spec: GuestSpec, ends: Ends, words: Sequence[str]) -> list[str]:
     """Return what to boot; a machine that comes in has it in its memory already."""
-    return [
-        "-kernel", str(spec.kernel), "-initrd", f"/proc/self/fd/{ends.initramfs}", "-append", kernel_words(spec)
-    ]  # fmt: skip
+    append = " ".join([kernel_words(spec), *words])
+    return ["-kernel", str(spec.kernel), "-initrd", f"/proc/self/fd/{ends.initramfs}", "-append", append]
 
 
 def kernel_words(spec: GuestSpec) -> str:

@@ -34,6 +34,7 @@ from labkit.vm.instance import Instance
 from labkit.vm.micro import micro_spec
 from labkit.vm.migration import Migration, move
 from labkit.vm.monitor import Monitor
+from labkit.vm.network import Network
 from labkit.vm.snapshot import load_state, open_snapshot, save_state
 from labkit.vm.spec import GuestSpec
 from labkit.vm.timeline import Timeline
@@ -50,10 +51,17 @@ class Guest:
 
     def __init__(
         self, memory_mib: int = 128, *, cpus: int = 1, spec: GuestSpec | None = None, name: str = "",
-        boot_timeout_s: float = 60.0,
+        network: Network | None = None, boot_timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
         self.name = name or f"guest-{os.getpid()}-{next(_numbers)}"
-        self.spec = spec or micro_spec(memory_mib=memory_mib, cpus=cpus)
+        self._network = network
+        #: The guest's IP address in its network; empty without one.
+        self.address = ""
+        cards: tuple[str, ...] = ()
+        if network is not None and spec is None:
+            mac, self.address = network.next_address()
+            cards = (mac,)
+        self.spec = spec or micro_spec(memory_mib=memory_mib, cpus=cpus, cards=cards)
         self._boot_timeout_s = boot_timeout_s
         self._instance: Instance | None = None
         self._timeline: Timeline | None = None
@@ -67,13 +75,15 @@ class Guest:
         """
         if self._instance is not None:
             raise InvalidState(f"{self.name} was started before: make a new guest.")
-        self._instance = instance = Instance(self.name, self.spec)
+        self._instance = instance = Instance(self.name, self.spec, network=self._network)
         deadline_s = instance.process.started_s + self._boot_timeout_s
         try:
             loaded_s, kernel_s = instance.watch_boot(deadline_s)
             instance.port.wait(deadline_s)
             init_s = time.monotonic()
             make_ready(instance.port, self.spec, time.time(), deadline_s)
+            if self.address:
+                self._set_address(deadline_s)
         except BaseException as error:
             last_words = instance.process.console.tail(3)
             self.close()
@@ -83,16 +93,25 @@ class Guest:
         moments = (loaded_s, kernel_s, init_s, time.monotonic())
         self._timeline = Timeline(*(moment - instance.process.started_s for moment in moments))
 
+    def _set_address(self, deadline_s: float) -> None:
+        for words in (["ip", "addr", "add", self.address, "dev", "eth0"], ["ip", "link", "set", "eth0", "up"]):
+            done = self.exec(words, timeout_s=max(0.1, deadline_s - time.monotonic()))
+            if done.status:
+                raise GuestError(
+                    f"The guest's network card could not be set up: {done.stderr.decode(errors='replace').strip()}."
+                )
+        self.address = self.address.partition("/")[0]
+
     @classmethod
-    def restore(cls, path: Path, *, name: str = "", timeout_s: float = 30.0) -> Guest:
+    def restore(cls, path: Path, *, name: str = "", network: Network | None = None, timeout_s: float = 30.0) -> Guest:
         """Return a running guest with the state that `snapshot` saved to ``path``; it is its own context manager.
 
         Raises: GuestError if the file is none, is damaged, or belongs to another QEMU.
         """
         spec, state_fd = open_snapshot(path)
-        guest = cls(spec=spec, name=name)
+        guest = cls(spec=spec, name=name, network=network)
         with state_fd:
-            guest._instance = load_state(guest.name, spec, state_fd, time.monotonic() + timeout_s)
+            guest._instance = load_state(guest.name, spec, state_fd, time.monotonic() + timeout_s, network)
         return guest
 
     @property
@@ -199,7 +218,7 @@ class Guest:
         old = self._alive()
         with old.port.lock:
             old.port.wait(time.monotonic() + timeout_s)
-            self._instance, migration = move(old, self.name, time.monotonic() + timeout_s)
+            self._instance, migration = move(old, self.name, time.monotonic() + timeout_s, self._network)
         return migration
 
     def wait(self, timeout_s: float) -> str:

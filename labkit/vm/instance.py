@@ -16,7 +16,6 @@ import secrets
 import select
 import socket
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from labkit.container import leftovers, runfolder
@@ -27,6 +26,7 @@ from labkit.vm.accel import accelerator, find_qemu
 from labkit.vm.calls import MAILBOX_BYTES
 from labkit.vm.commandline import Ends, board_of, qemu_command
 from labkit.vm.monitor import Monitor
+from labkit.vm.network import Network
 from labkit.vm.port import Port
 from labkit.vm.process import QemuProcess
 from labkit.vm.spec import GuestSpec
@@ -43,26 +43,24 @@ _LOOK_AGAIN_MS = 1
 class Instance:
     """A QEMU that runs ``spec``, or waits for its state to come in by the descriptor ``incoming_fd``."""
 
-    def __init__(
-        self, name: str, spec: GuestSpec, *, incoming_fd: int = -1, networks: Sequence[tuple[int, str]] = ()
-    ) -> None:
+    def __init__(self, name: str, spec: GuestSpec, *, incoming_fd: int = -1, network: Network | None = None) -> None:
         _demand_memory(spec)
         self.spec = spec
         self._stack = ExitStack()
         try:
-            self._start(name, incoming_fd, networks)
+            self._start(name, incoming_fd, network)
         except BaseException:
             self._stack.close()
             raise
 
-    def _start(self, name: str, incoming_fd: int, networks: Sequence[tuple[int, str]]) -> None:
+    def _start(self, name: str, incoming_fd: int, network: Network | None) -> None:
         spec, stack = self.spec, self._stack
         qemu, accelerated = find_qemu(), accelerator()
         folder = _run_folder(stack)
         memory = stack.enter_context(_memory_file("labkit-guest", spec.memory_bytes + MAILBOX_BYTES))
         self._memory = memory
         line, monitor, console = (socket.socketpair() for _ in range(3))
-        with line[1], monitor[1], console[1], _memory_file("labkit-initramfs", 0) as archive:
+        with ExitStack() as theirs, line[1], monitor[1], console[1], _memory_file("labkit-initramfs", 0) as archive:
             self.monitor = Monitor(monitor[0])
             stack.callback(monitor[0].close)
             self.port = Port(line[0], self._map(memory), self.why_silent)
@@ -70,10 +68,10 @@ class Instance:
             os.write(archive.number, spec.initramfs)
             ends = Ends(
                 console=console[1].fileno(), port=line[1].fileno(), monitor=monitor[1].fileno(),
-                memory=memory.number, initramfs=archive.number, networks=tuple(networks),
+                memory=memory.number, initramfs=archive.number, networks=tuple((_cable(theirs, network), mac) for mac in spec.cards),
             )  # fmt: skip
             incoming = f"fd:{incoming_fd}" if incoming_fd >= 0 else ""
-            command = qemu_command(qemu, accelerated.qemu_arguments, spec, ends, incoming=incoming)
+            command = qemu_command(qemu, accelerated, spec, ends, incoming=incoming)
             inherit = [*ends.all, *([incoming_fd] if incoming else [])]
             env = {"PATH": os.environ.get("PATH", os.defpath), leftovers.LAUNCHER_VARIABLE: folder.path}
             self.process = QemuProcess(name, command, inherit=inherit, env=env, console=console[0])
@@ -152,6 +150,15 @@ def _run_folder(stack: ExitStack) -> runfolder.RunFolder:
         raise GuestError(f"The guest's folder below {base} could not be made: {error.strerror}.") from error
     stack.callback(folder.remove)
     return folder
+
+
+def _cable(theirs: ExitStack, network: Network | None) -> int:
+    """Return the end of a network cable for QEMU; without a network it leads nowhere."""
+    if network is not None:
+        return theirs.enter_context(network.plug_in()).fileno()
+    ours, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.close()
+    return theirs.enter_context(end).fileno()
 
 
 def _memory_file(name: str, size_bytes: int) -> Fd:

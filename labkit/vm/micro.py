@@ -30,15 +30,12 @@ VIRTIO_NETWORK = ("virtio_mmio", "virtio_net")
 
 
 def micro_spec(
-    *,
-    memory_mib: int = 128,
-    cpus: int = 1,
-    modules: Sequence[str] = (),
-    append: Sequence[str] = (),
-    virtio: bool = False,
-) -> GuestSpec:
+    *, memory_mib: int = 128, cpus: int = 1, modules: Sequence[str] = (), append: Sequence[str] = (),
+    cards: Sequence[str] = (),
+) -> GuestSpec:  # fmt: skip
     """Return the spec of a micro guest; ``modules`` are names of kernel modules to load, with all that they need.
 
+    ``cards`` are the MAC addresses of its network cards, for which it gets a virtio bus and drivers.
     Raises: FeatureMissing without a guest kernel or busybox.
     """
     machine = os.uname().machine
@@ -49,12 +46,11 @@ def micro_spec(
     kernel = find_kernel("micro")
     memory_bytes = memory_mib << 20
     address = board.ram_address + board.mailbox_offset(memory_bytes)
-    archive, paths = _archive(
-        busybox, busybox.stat().st_mtime_ns, kernel.path, tuple(modules), board.port, address, machine
-    )
+    wanted = (*modules, *(VIRTIO_NETWORK if cards else ()))
+    archive, paths = _archive(busybox, busybox.stat().st_mtime_ns, kernel.path, wanted, board.port, address, machine)
     return GuestSpec(
-        kernel=kernel.path, initramfs=archive, memory_bytes=memory_bytes, cpus=cpus, append=tuple(append), virtio=virtio,
-        modules=paths,
+        kernel=kernel.path, initramfs=archive, memory_bytes=memory_bytes, cpus=cpus, append=tuple(append),
+        modules=paths, cards=tuple(cards), virtio=bool(cards),
     )  # fmt: skip
 
 

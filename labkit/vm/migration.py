@@ -18,6 +18,7 @@ from typing import Any
 from labkit.errors import GuestError
 from labkit.vm.instance import Instance
 from labkit.vm.monitor import Monitor
+from labkit.vm.network import Network
 
 __all__ = ["Migration", "move", "send_state", "wait_for_arrival"]
 
@@ -38,14 +39,14 @@ class Migration:
     rounds: int
 
 
-def move(old: Instance, name: str, deadline_s: float) -> tuple[Instance, Migration]:
+def move(old: Instance, name: str, deadline_s: float, network: Network | None = None) -> tuple[Instance, Migration]:
     """Move the machine of ``old`` into a new QEMU process; return that one and what it took. ``old`` is ended.
 
     Raises: GuestError if it could not move; the machine runs on in ``old`` then, and nothing is left of the other.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        new = Instance(name, old.spec, incoming_fd=theirs.fileno())
+        new = Instance(name, old.spec, incoming_fd=theirs.fileno(), network=network)
         try:
             facts = send_state(old.monitor, ours.fileno(), deadline_s)
             wait_for_arrival(new, deadline_s)

@@ -24,6 +24,7 @@ from labkit.linux.fds import Fd
 from labkit.units import format_bytes
 from labkit.vm.instance import Instance
 from labkit.vm.migration import send_state, wait_for_arrival
+from labkit.vm.network import Network
 from labkit.vm.spec import GuestMount, GuestSpec, Share
 
 __all__ = ["load_state", "open_snapshot", "save_state"]
@@ -91,15 +92,15 @@ def open_snapshot(path: Path) -> tuple[GuestSpec, Fd]:
 def _spec_of(facts: dict[str, Any]) -> GuestSpec:
     shares = tuple(Share(one["tag"], Path(one["path"]), one["readonly"]) for one in facts["shares"])
     mounts = tuple(GuestMount(**one) for one in facts["mounts"])
-    words = {name: tuple(facts[name]) for name in ("append", "devices", "modules")}
+    words = {name: tuple(facts[name]) for name in ("append", "cards", "devices", "modules")}
     return GuestSpec(
         **facts | words | {"kernel": Path(facts["kernel"]), "initramfs": b"", "shares": shares, "mounts": mounts}
     )
 
 
-def load_state(name: str, spec: GuestSpec, state: Fd, deadline_s: float) -> Instance:
+def load_state(name: str, spec: GuestSpec, state: Fd, deadline_s: float, network: Network | None) -> Instance:
     """Start a QEMU that takes the machine's state from ``state`` and lets it run. Raises: GuestError with QEMU's reason."""
-    instance = Instance(name, spec, incoming_fd=state.number)
+    instance = Instance(name, spec, incoming_fd=state.number, network=network)
     try:
         wait_for_arrival(instance, deadline_s)
         instance.port.expect_nothing()

@@ -58,7 +58,7 @@ class GuestSpec:
 
     ``append`` are further words of the kernel's command line, ``devices`` further words of QEMU's. ``virtio`` gives the machine
     a bus for virtio devices, which costs the boot a third of a second under emulation: shares and network cards need it.
-    ``modules`` are paths of kernel modules in the guest, in loading order; ``mounts`` follow them.
+    ``cards`` are the MAC addresses of its network cards. ``modules`` are paths of kernel modules in the guest, in loading order; ``mounts`` follow them.
     """
 
     kernel: Path
@@ -68,6 +68,7 @@ class GuestSpec:
     cpu_model: str = ""
     append: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
+    cards: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     virtio: bool = False
     modules: tuple[str, ...] = ()
@@ -85,5 +86,5 @@ class GuestSpec:
             raise InvalidSpec(f"A guest's memory is counted in whole MiB, not in {self.memory_bytes} bytes.")
         if not 1 <= self.cpus <= 16:
             raise InvalidSpec(f"A guest has 1 to 16 CPUs, not {self.cpus}.")
-        if self.shares and not self.virtio:
-            raise InvalidSpec("Shared folders need a virtio bus: set virtio=True.")
+        if (self.shares or self.cards) and not self.virtio:
+            raise InvalidSpec("Shared folders and network cards need a virtio bus: set virtio=True.")
