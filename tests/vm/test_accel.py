@@ -81,7 +81,7 @@ def test_the_answer_is_kept_and_asked_again_on_request(cache: Path, monkeypatch:
     monkeypatch.setattr(accel, "probe_kvm", lambda qemu: asked.append(qemu) or "KVM answers, but not to a test.")
     first = accel.accelerator()
     assert (first.name, first.reason) == ("tcg", "KVM answers, but not to a test.")
-    assert first.kernel_words == ("tsc_early_khz=2400000",)
+    assert first.kernel_words == ("tsc_early_khz=2400000", "tsc=reliable")
     assert accel.accelerator() == first
     assert len(asked) == 1
     accel.accelerator(again=True)
