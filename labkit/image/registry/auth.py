@@ -64,9 +64,9 @@ class Login:
         return {}
 
     def answer(self, response: Response, scope: str, sent: str) -> bool:
-        """Make ready what the challenge in ``response`` asks for; False if it was tried already or cannot be done.
+        """Make ready what the challenge in ``response`` asks for, to ask once more; False if that cannot be done.
 
-        ``sent`` is the header of the refused request. Raises: RegistryError if the place for tokens refuses.
+        ``sent`` is the header of the refused request; a token in it may have been good once. Raises: RegistryError if the place for tokens refuses.
         """
         for challenge in parse_challenges(response.headers.get_all("WWW-Authenticate", [])):
             if challenge.scheme == "bearer":
@@ -86,11 +86,8 @@ class Login:
     def _answer_bearer(self, challenge: Challenge, scope: str, sent: str) -> bool:
         with self._lock:
             token = self._tokens.get(scope)
-            if token is not None and token.until_s > time.monotonic():
-                if sent != f"Bearer {token.value}":
-                    return True  # another thread has fetched one meanwhile
-                del self._tokens[scope]
-                return False  # it was fresh, and is not good enough
+            if token is not None and token.until_s > time.monotonic() and sent != f"Bearer {token.value}":
+                return True  # another thread has fetched one meanwhile
         fetched = self._fetch(challenge, scope)
         with self._lock:
             self._tokens[scope] = fetched

@@ -86,15 +86,17 @@ class RegistryClient:
         Raises: RegistryError for a status not in ``expect``, saying that ``what`` was refused; Interrupted if it breaks.
         """
         base, login = self._reach()
-        url = urljoin(base, target)
+        url, may_log_in = urljoin(base, target), True
         for _ in range(_MOST_REDIRECTIONS + 2):
             at_home = origin_of(url) == origin_of(base)
             known = login.header(scope) if at_home else {}
             response = self.transport.send(method, url, headers={**(headers or {}), **known}, body=body)
-            if response.status == 401 and at_home and login.answer(response, scope, known.get("Authorization", "")):
-                response.read_all(MOST_ERROR_BYTES)
-                response.close()
-                continue
+            if response.status == 401 and at_home and may_log_in:
+                may_log_in = False
+                if login.answer(response, scope, known.get("Authorization", "")):
+                    with response:
+                        response.read_all(MOST_ERROR_BYTES)
+                    continue
             if response.status in _MOVED and method in ("GET", "HEAD"):
                 url = self._follow(url, response)
                 continue

@@ -178,8 +178,9 @@ class Transport:
                 return self._exchange(connection, method, url, headers or {}, body)
             except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
                 self.put_back(connection, keep=False)
-                # A kept connection may have been closed meanwhile by the other side; a new one has no such excuse.
-                if not was_used:
+                # A kept connection may have been closed meanwhile by the other side; a new one has no such excuse. Part of a
+                # blob may have arrived, and would be there twice if it were sent again.
+                if not was_used or isinstance(body, FileSlice):
                     raise _broken(url, error) from error
             except TimeoutError as error:
                 self.put_back(connection, keep=False)

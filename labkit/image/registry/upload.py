@@ -136,8 +136,15 @@ class Uploader:
             length = min(part_bytes, descriptor.size - place.offset)
             span = {"Content-Range": f"{place.offset}-{place.offset + length - 1}"}
             body = self._slice(descriptor, place.offset, length)
-            with self._ask("PATCH", place.address, headers=_OCTETS | span, body=body, expect=(202, 204)) as response:
+            with self._ask(
+                "PATCH", place.address, headers=_OCTETS | span, body=body, expect=(202, 204, 409, 416)
+            ) as response:
                 response.read_all(MOST_ERROR_BYTES)
+                if response.status in (409, 416):
+                    # It was still reading what came before the break when it was asked how far it is.
+                    raise Interrupted(
+                        f"{self.repository.client.registry} has not {place.offset} bytes of it, but others."
+                    )
                 place.address, place.offset = self._place(response).address, place.offset + length
         body = self._slice(descriptor, place.offset, descriptor.size - place.offset)
         separator = "&" if "?" in place.address else "?"

@@ -70,7 +70,7 @@ class Access:
             return
         if self._is_open(caller, name, action):
             return
-        if caller.logged_in and (caller.scope is None or not name):
+        if caller.logged_in and name and not self._may(caller.name, name, action):
             raise Refusal("DENIED", f"{caller.name} may write below {caller.name}/ only, not in {name}")
         raise Refusal("UNAUTHORIZED", "authentication required", headers=self.challenge(name, action, base=base))
 
@@ -137,6 +137,8 @@ class Access:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if claims["exp"] < time.time():
             raise Refusal("UNAUTHORIZED", "the token is too old")
+        if claims["sub"] and self._accounts.in_use and claims["sub"] not in self._accounts.names():
+            raise Refusal("UNAUTHORIZED", f"there is no account {claims['sub']} any more")
         return Caller(claims["sub"], claims["access"], logged_in=bool(claims["sub"]))
 
     def _sign(self, payload: str) -> str:
