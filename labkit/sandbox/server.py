@@ -20,7 +20,7 @@ from labkit.sandbox.server_options import FIRST_LESSON, course_options, enter
 from labkit.setup import parts
 from labkit.setup.steps import checkout_folder
 
-__all__ = ["address_of", "has_display", "main", "server_arguments"]
+__all__ = ["address_of", "has_display", "main", "server_arguments", "with_options"]
 
 _WELCOME = """labkit: JupyterLab is ready. If no browser opens, open this address:
 
@@ -46,6 +46,12 @@ def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) 
     return arguments + ([] if has_display(environ) else ["--no-browser"])
 
 
+def with_options(defaults: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return ``defaults`` and ``given``; what is given takes the place of a default, as Jupyter takes an option only once."""
+    names = {option.partition("=")[0] for option in given}
+    return [option for option in defaults if option.partition("=")[0] not in names] + list(given)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Start JupyterLab with ``argv`` added to its options, and serve until it is stopped."""
     notebooks = checkout_folder() / "notebooks"
@@ -54,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     os.environ["PATH"] = parts.search_path(os.environ.get("PATH", os.defpath))  # for the kernels
     arguments = server_arguments(notebooks, euid=os.geteuid(), environ=os.environ)
-    server = LabApp.initialize_server(argv=[*arguments, *(sys.argv[1:] if argv is None else argv)])
+    server = LabApp.initialize_server(argv=with_options(arguments, sys.argv[1:] if argv is None else argv))
     address = address_of(server.connection_url, server.identity_provider.token)
     server.io_loop.add_callback(print, _WELCOME.format(address=address), flush=True)
     server.start()

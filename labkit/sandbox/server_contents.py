@@ -63,6 +63,11 @@ class CourseContents(AsyncContentsManager):
     def _course_checkpoints(self) -> type[CourseCheckpoints]:
         return CourseCheckpoints
 
+    @default("files_handler_params")
+    def _parameters_of_files(self) -> dict[str, str]:
+        # Jupyter's handler for downloads asks this manager for the file, but cannot be made without a folder.
+        return {"path": self.root_dir}
+
     @property
     def folder(self) -> CourseFolder:
         """The folder as it is configured now."""

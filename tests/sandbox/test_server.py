@@ -51,6 +51,10 @@ def test_the_address_leads_to_lesson_00_and_has_no_empty_token() -> None:
     assert lab.address_of("http://localhost:8888/", "").endswith("00_start_here.ipynb")
 
 
+def test_an_option_that_is_given_takes_the_place_of_the_default() -> None:
+    assert lab.with_options(["--a=1", "--b=2", "--b=3"], ["--b=4", "--port", "9"]) == ["--a=1", "--b=4", "--port", "9"]
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], home: Path) -> Iterator[tuple[str, list[str]]]:
     """Start a Jupyter server; yield the address it printed, and the lines printed until then."""
