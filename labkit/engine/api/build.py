@@ -77,8 +77,10 @@ def build_image(engine: Engine, request: Request) -> Reply:
             text = classic_text(event)
             if event.kind == "built" and not event.text:
                 say({"aux": {"ID": event.image_id}})
-            if text and not (asked.quiet and event.kind != "built"):
-                say({"stream": event.image_id + "\n" if asked.quiet and not event.text else text})
+            if asked.quiet:
+                text = f"{event.image_id}\n" if event.kind == "built" and not event.text else ""
+            if text:
+                say({"stream": text})
 
         try:
             result = build(

@@ -10,7 +10,7 @@ from labkit.engine.api.streams import content_type_of
 from labkit.engine.engine import Engine
 from labkit.engine.objects.execs import Exec
 from labkit.engine.wire.errors import BadParameter, Conflict
-from labkit.engine.wire.frames import STDERR, STDOUT, frame
+from labkit.engine.wire.frames import STDOUT, frame
 from labkit.engine.wire.reply import Empty, Hijack, Json, Peer, Reply
 from labkit.engine.wire.request import Request
 from labkit.engine.wire.routes import Routes
@@ -51,8 +51,9 @@ def start(engine: Engine, request: Request) -> Reply:
             engine.execs.start(one, size=rows_columns)
         except LabkitError as error:
             # The headers have gone out: the client is told on the stream, as Docker does it.
-            text = f"OCI runtime exec failed: exec failed: {error}\r\n".encode()
-            peer.send(text if terminal else frame(STDERR if 2 in streams else STDOUT, text))
+            reason = str(error).partition("unable to start container process: ")[2] or str(error)
+            text = f"OCI runtime exec failed: exec failed: unable to start container process: {reason}\r\n".encode()
+            peer.send(text if terminal else frame(STDOUT, text))
             session.close()
             peer.finish()
             return

@@ -45,9 +45,9 @@ def top_of(container: Container, ps_arguments: str) -> dict[str, Any]:
     if len(words) > _MOST_WORDS:
         raise BadParameter("ps: too many arguments")
     wanted = {str(pid) for pid in pids_of(container)}
-    done = subprocess.run(
-        [str(program), *words], capture_output=True, text=True, errors="replace", timeout=20, check=False, env={**os.environ, "LC_ALL": "C"}
-    )  # fmt: skip
+    done = _run_ps(container, [str(program), *words, "-q", ",".join(wanted)])
+    if done.returncode:
+        done = _run_ps(container, [str(program), *words])  # its selection does not go together with theirs
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise BadParameter(f"ps: {done.stderr.strip() or 'no output'}")
@@ -57,6 +57,16 @@ def top_of(container: Container, ps_arguments: str) -> dict[str, Any]:
     at = titles.index("PID")
     rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
     return {"Titles": titles, "Processes": [row for row in rows if len(row) > at and row[at] in wanted]}
+
+
+def _run_ps(container: Container, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``ps`` in the container's user namespace, where the ids of its processes have the names that they have inside."""
+    nsenter = find_program("nsenter")
+    if nsenter is not None:
+        command = [str(nsenter), "--preserve-credentials", f"--user=/proc/{container.state.pid}/ns/user", *command]
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=20, check=False, env={**os.environ, "LC_ALL": "C"}
+    )  # fmt: skip
 
 
 def changes_of(engine: Engine, container: Container) -> list[Change]:

@@ -224,12 +224,11 @@ def image_unix_time(image: Image) -> int:
 def image_summary(engine: Engine, image: Image, *, containers: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Return what ``docker images`` shows of an image."""
     tags, digests = names_of(image)
-    users = containers or {}
     del engine
     return {
         "Id": image.id, "ParentId": "", "RepoTags": tags, "RepoDigests": digests, "Created": image_unix_time(image),
         "Size": image.size, "VirtualSize": image.size, "SharedSize": -1, "Labels": dict(image.config.config.labels) or None,
-        "Containers": users.get(image.id, -1),
+        "Containers": -1 if containers is None else containers.get(image.id, 0),
     }  # fmt: skip
 
 

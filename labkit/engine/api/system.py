@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -153,7 +154,12 @@ def disk_usage(engine: Engine, request: Request) -> Reply:
     wanted = set(request.query.texts("type")) or {"image", "container", "volume", "build-cache"}
     from labkit.engine.api.shown import image_summary
 
-    images = [image_summary(engine, image) for image in engine.images.store.images()] if "image" in wanted else []
+    users = Counter(container.image_id for container in engine.containers.all())
+    images = (
+        [image_summary(engine, image, containers=users) for image in engine.images.store.images()]
+        if "image" in wanted
+        else []
+    )
     containers = (
         [container_summary(engine, c, size=True) for c in engine.containers.all()] if "container" in wanted else []
     )

@@ -29,8 +29,7 @@ __all__ = ["main"]
 
 def main(folder: str, ready_fd: str) -> None:
     """Serve until there is nothing left to keep."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_nothing()
     listener = listen(folder)
     keeper = Keeper(listener)
     signal.signal(signal.SIGTERM, lambda _number, _frame: keeper.loop.post(keeper.loop.stop))
@@ -44,6 +43,17 @@ def main(folder: str, ready_fd: str) -> None:
     finally:
         _remove_socket(folder, listener)
         shutdown()
+
+
+def _ignore_nothing() -> None:
+    """Have no signal ignored: a program inherits that over execve, and one that ignores SIGINT cannot be interrupted.
+
+    A shell that starts the engine in the background makes it ignore SIGINT and SIGQUIT; Python itself ignores SIGPIPE. What has a
+    handler instead is reset to the default by execve.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN or number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: None)
 
 
 def _start_launcher() -> None:

@@ -41,6 +41,11 @@ class Plug:
     prefix: int
     gateway: IPv4Address | None
 
+    @property
+    def broadcast(self) -> IPv4Address:
+        """The address of everybody in the network."""
+        return IPv4Network(f"{self.address}/{self.prefix}", strict=False).broadcast_address
+
 
 def in_namespace(net_fd: int, what: Callable[[], T]) -> T:
     """Return what ``what`` returns, called by a thread that has joined the network namespace ``net_fd``. Raises: OSError."""
@@ -151,7 +156,7 @@ def _set_up_inside(plug: Plug) -> None:
     with IPRoute() as route:
         route.link("set", index=socket.if_nametoindex("lo"), state="up")
         index = socket.if_nametoindex(plug.inner_name)
-        route.addr("add", index=index, address=str(plug.address), prefixlen=plug.prefix)
+        route.addr("add", index=index, address=str(plug.address), prefixlen=plug.prefix, broadcast=str(plug.broadcast))
         route.link("set", index=index, state="up")
         if plug.gateway is not None:
             with suppress_exists():

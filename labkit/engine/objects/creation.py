@@ -26,7 +26,7 @@ from labkit.engine.network.manager import Networks
 from labkit.engine.objects.events import Events
 from labkit.engine.objects.files import remove_tree
 from labkit.engine.objects.images import Images
-from labkit.engine.objects.launch import capabilities_of, security_of
+from labkit.engine.objects.launch import capabilities_of, init_program, security_of
 from labkit.engine.objects.lifecycle import Lives
 from labkit.engine.objects.record import Container, State
 from labkit.engine.objects.registry import Registry
@@ -61,6 +61,8 @@ class Creator:
         config = parse_config(body)
         host = parse_host_config(_object(body, "HostConfig"))
         capabilities_of(host)
+        if host.get("Init"):
+            init_program()
         security_of(host)
         image = self._images.to_run(config["Image"])
         config = with_image(config, image.config)
@@ -108,9 +110,9 @@ class Creator:
         """Remove a container, with ``volumes`` its anonymous volumes, too. Raises: Conflict while it runs, unless forced."""
         if container.state.is_running and not force:
             state = "paused" if container.state.status == "paused" else "running"
-            hint = "unpause and then stop the container" if state == "paused" else "stop the container"
+            hint = "Unpause and then stop the container" if state == "paused" else "Stop the container"
             raise Conflict(
-                f'cannot remove container "/{container.name}": container is {state}: {hint} before removing or force remove'
+                f"You cannot remove a {state} container {container.id}. {hint} before attempting removal or force remove"
             )
         with suppress(NotModified):
             if container.state.is_running or container.state.status == "restarting":

@@ -30,6 +30,8 @@ _TABLE = {
     "User": TEXT, "Privileged": FLAG, "Tty": FLAG, "AttachStdin": FLAG, "AttachStdout": FLAG, "AttachStderr": FLAG,
     "Detach": FLAG, "DetachKeys": TEXT, "Env": TEXTS, "WorkingDir": TEXT, "Cmd": WORDS,
 }  # fmt: skip
+#: The exit status of an exec whose program could not be started, as Docker has it.
+_NOT_STARTED = 126
 _KEPT_S = 300.0
 _MOST_FOR_EACH = 500
 
@@ -92,7 +94,7 @@ class Execs:
         if container.state.status == "restarting":
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.state.is_running:
-            raise Conflict(f"container {container.id} is not running")
+            raise Conflict(f"Container {container.id} is not running")
 
     def _sweep(self, container: Container) -> None:
         """Forget what ended long ago. Raises: Conflict for a flood of execs."""
@@ -136,7 +138,7 @@ class Execs:
             said = docker_words(error, request["Cmd"][0]) if isinstance(error, SetupError) else error
             with suppress(LabkitError, OSError):
                 self._keeper.forget(one.id)
-            self.ended(one.id, 126 if "permission denied" in str(said) else 127)
+            self.ended(one.id, _NOT_STARTED)
             raise said from error
         one.pid = started.pid
         text = " ".join(request["Cmd"])

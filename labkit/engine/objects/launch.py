@@ -21,14 +21,18 @@ from labkit.engine.objects.record import Container
 from labkit.engine.spec.config import command_of
 from labkit.engine.spec.mounts import MountPoint
 from labkit.engine.wire.errors import BadParameter
+from labkit.errors import FeatureMissing
 from labkit.isolation.capabilities import DOCKER_DEFAULT, names_of, parse_capabilities
 from labkit.isolation.mounts import MASKED_PATHS, READONLY_PATHS
 from labkit.linux.constants import NS
+from labkit.setup.parts import find_program, is_static
 
-__all__ = ["capabilities_of", "hostname_of", "make_spec", "seccomp_hex", "security_of"]
+__all__ = ["capabilities_of", "hostname_of", "init_program", "make_spec", "seccomp_hex", "security_of"]
 
 _FIRST = (MountSpec("proc", "/proc"), MountSpec("dev", "/dev"), MountSpec("mqueue", "/dev/mqueue"))
 _DEFAULT_SHM = 64 << 20
+#: Where Docker puts it, too.
+_INIT_PATH = "/sbin/docker-init"
 #: Words of fstab(5) that say the default and are no option of tmpfs.
 _IDLE_WORDS = {"rw", "exec", "suid", "dev", "async", "private", "rprivate", "shared", "rshared", "slave", "rslave", ""}
 
@@ -50,7 +54,7 @@ def make_spec(
     security = security_of(host)
     size = host["ConsoleSize"]
     return Spec(
-        command=tuple(command_of(config)), env=_environment(config["Env"]), cwd=config["WorkingDir"] or "/",
+        command=(*_init_words(host), *command_of(config)), env=_environment(config["Env"]), cwd=config["WorkingDir"] or "/",
         user=config["User"] or "0:0", hostname=hostname_of(container), namespaces=int(namespaces),
         rootfs=Rootfs("overlay", tuple(lowers), writable=f"{container.folder}/rw", readonly=host["ReadonlyRootfs"], lowers_owned=True),
         mounts=_mounts(container, sources, files), capabilities=capabilities, no_new_privs=True,
@@ -60,6 +64,25 @@ def make_spec(
         terminal_size=(size[0], size[1]) if any(size) else (24, 80),
         oom_score_adj=host["OomScoreAdj"] or None,
     )  # fmt: skip
+
+
+def _init_words(host: Mapping[str, Any]) -> tuple[str, ...]:
+    return (_INIT_PATH, "--") if host.get("Init") else ()
+
+
+def init_program() -> str:
+    """Return the machine's program that is PID 1 with ``--init``: it passes signals on and collects orphans.
+
+    Raises: FeatureMissing; it must be static, since the image has nobody's libraries.
+    """
+    for name in ("docker-init", "tini-static", "tini", "catatonit"):
+        found = find_program(name)
+        if found is not None and is_static(found):
+            return str(found.resolve())
+    raise FeatureMissing(
+        "--init needs a static init program, and none is installed.",
+        remedy="Install tini (Debian and Ubuntu: apt-get install tini).",
+    )
 
 
 def _environment(entries: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -82,6 +105,8 @@ def _mounts(container: Container, sources: Mapping[str, str], files: Mapping[str
     if host["ShmSize"] != _DEFAULT_SHM and "/dev/shm" not in taken:
         system.append(MountSpec("tmpfs", "/dev/shm", options=(f"size={host['ShmSize']}", "mode=1777", "noexec")))
     own = [MountSpec("bind", target, source, ("idmap",)) for target, source in files.items() if target not in taken]
+    if host.get("Init"):
+        system.append(MountSpec("bind", _INIT_PATH, init_program(), ("ro", "idmap")))
     return (*system, *own, *(_mount(point, sources) for point in container.mounts))
 
 

@@ -167,7 +167,7 @@ class Lives:
         """Send a signal. Raises: Conflict unless it runs."""
         with container.lock:
             if not container.state.is_running:
-                raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+                raise Conflict(f"Cannot kill container: {container.name}: Container {container.id} is not running")
             if number == signal.SIGKILL:
                 container.was_stopped = True
             if container.state.status == "paused":

@@ -33,6 +33,7 @@ __all__ = ["Starter", "docker_words", "exit_code_of"]
 
 log = logging.getLogger(__name__)
 
+_FAILED = "failed to create shim task: OCI runtime create failed"
 _NOT_FOUND, _NOT_EXECUTABLE, _OTHER = 127, 126, 128
 
 
@@ -88,11 +89,11 @@ def docker_words(error: SetupError, name: str) -> ApiError:
     if error.step == f"run {name}":
         where = "stat " + name + ": no such file or directory" if "/" in name else "executable file not found in $PATH"
         reason = where if error.errno == errno.ENOENT else _reason(error.errno)
-        text = f'failed to create task for container: exec: "{name}": {reason}: unknown'
+        text = f'{_FAILED}: unable to start container process: exec: "{name}": {reason}: unknown'
         return ApiError(text, status=400)
     if error.step == "find the user":
         return ApiError(f"unable to find user: {error}", status=400)
-    return ApiError(f"failed to create task for container: {error}", status=500)
+    return ApiError(f"{_FAILED}: {error}", status=500)
 
 
 def _reason(number: int) -> str:

@@ -119,7 +119,7 @@ def _resolv_conf(container: Container, dns: str) -> str:
         lines = own
     search = host["DnsSearch"] or [word for line in own if line.startswith("search") for word in line.split()[1:]]
     if search and search != ["."]:
-        lines.append(f"search {' '.join(search)}")
+        lines.insert(0, f"search {' '.join(search)}")
     options = [*host["DnsOptions"], *(["ndots:0"] if dns else [])]
     if options:
         lines.append(f"options {' '.join(options)}")
