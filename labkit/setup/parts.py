@@ -181,6 +181,15 @@ PARTS = (
         ),
         for_tests=True,
     ),
+    *(
+        Part(name, _WITNESS, _program(name), packages, for_tests=True)
+        for name, packages in (
+            ("skopeo", _named("skopeo")),
+            ("buildah", _named("buildah")),
+            ("podman", _named("podman")),
+            ("docker-registry", _named("docker-registry", pacman="distribution", zypper="distribution-registry")),
+        )
+    ),
     Part("strace", _WITNESS, _program("strace"), _named("strace"), for_tests=True),
     Part(
         "chromium",
