@@ -123,7 +123,7 @@ def test_a_client_logs_in_when_it_must_and_only_then(tmp_path: Path, store: Imag
     with RegistryServer(with_accounts(tmp_path / "r"), RegistrySettings(port=0, scheme=scheme)) as server:
         name = f"{server.address}/alice/web:1"
         put_image(store, name, blob(1000))
-        with pytest.raises(RegistryError, match="unauthorized.*log in with `labkit registry login`") as caught:
+        with pytest.raises(RegistryError, match=r"unauthorized.*log in with `labkit registry login`") as caught:
             push(Reference.parse(name), store)
         assert (caught.value.status, caught.value.code) == (401, "UNAUTHORIZED")
         with RegistryClient(server.address, credentials=Credentials("alice", "wrong password")) as client:
@@ -134,7 +134,7 @@ def test_a_client_logs_in_when_it_must_and_only_then(tmp_path: Path, store: Imag
         with RegistryClient(server.address, credentials=ALICE_CREDENTIALS) as client:
             client.ping()
             push(Reference.parse(name), store, client=client)
-            with pytest.raises(RegistryError, match="denied.*below"):
+            with pytest.raises(RegistryError, match=r"denied.*below"):
                 push(Reference.parse(f"{server.address}/bob/web:1"), store, source=name, client=client)
             assert list(client.catalog()) == ["alice/web"]
             Repository(client, "alice/web").delete_manifest("1")
