@@ -16,6 +16,7 @@ __all__ = ["SUBCOMMANDS", "add_arguments", "run"]
 
 #: name: (module, one line of help).
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("labkit.commands.image.build", "build an image from a Containerfile"),
     "ls": ("labkit.commands.image.ls", "list images"),
     "inspect": ("labkit.commands.image.inspect", "show an image's manifest and configuration"),
     "history": ("labkit.commands.image.history", "show the steps that made an image, and the layer of each"),

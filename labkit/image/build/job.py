@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
-from labkit.errors import ImageError, InvalidSpec
+from labkit.errors import ImageError, InvalidSpec, LabkitError
 from labkit.image.build.cache import Cache
 from labkit.image.build.checksums import Checksums
 from labkit.image.build.context import Context
@@ -111,7 +111,7 @@ class Job:
             return
         try:
             self.puller(reference)
-        except ImageError as error:
+        except LabkitError as error:
             raise BuildError(f"{_nobody_has(reference)} ({error})", line=line) from error
 
 

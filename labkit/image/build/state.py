@@ -73,7 +73,7 @@ class State:
         author: str | None = None,
     ) -> State:  # fmt: skip
         """Return the state after one instruction: with other settings, or one layer more."""
-        step = History(created, created_by, comment="labkit", empty_layer=layer is None)
+        step = History(created, created_by, empty_layer=layer is None)
         changed = replace(
             self.config, config=config or self.config.config, created=created, history=(*self.config.history, step),
             author=self.config.author if author is None else author,
