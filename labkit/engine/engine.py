@@ -150,7 +150,5 @@ class Engine:
 
 def _warm_up() -> None:
     """Do once, in the background, what the first container would otherwise wait for."""
-    import pyroute2  # noqa: F401
-
     with suppress(LabkitError):
         seccomp_hex(DOCKER_DEFAULT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from threading import Event as CancelEvent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.engine.api.progress import Say, error_message, progress_stream
 from labkit.engine.engine import Engine
@@ -19,9 +19,10 @@ from labkit.engine.wire.request import Query, Request
 from labkit.engine.wire.routes import Routes
 from labkit.errors import LabkitError
 from labkit.image.archive import plain_source
-from labkit.image.build.builder import build
 from labkit.image.build.errors import BuildError, ContainerfileError
-from labkit.image.build.progress import Event, classic_text
+
+if TYPE_CHECKING:
+    from labkit.image.build.progress import Event
 
 __all__ = ["routes"]
 
@@ -69,6 +70,9 @@ def _asked(query: Query) -> _Asked:
 @routes.post("/build")
 def build_image(engine: Engine, request: Request) -> Reply:
     """Build an image. What is wrong with the Containerfile itself is a 400; a step that fails is told on the stream."""
+    from labkit.image.build.builder import build  # with all that it needs, as large as the rest of the engine
+    from labkit.image.build.progress import classic_text
+
     asked = _asked(request.query)
     cancel, failed_early = CancelEvent(), _First()
 

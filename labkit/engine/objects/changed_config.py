@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from labkit.engine.wire.errors import BadParameter
 from labkit.errors import InvalidSpec
-from labkit.image.build.parser import parse
-from labkit.image.build.settings import Settings, apply
 from labkit.image.config import RunConfig
 
 __all__ = ["apply_changes"]
@@ -21,6 +19,9 @@ def apply_changes(config: RunConfig, lines: Sequence[str]) -> RunConfig:
     text = "\n".join(line for entry in lines for line in entry.split("\n"))
     if not text.strip():
         return config
+    from labkit.image.build.parser import parse
+    from labkit.image.build.settings import Settings, apply
+
     try:
         plan = parse(f"FROM scratch\n{text}\n")
         if len(plan.stages) != 1:
