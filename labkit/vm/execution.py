@@ -17,15 +17,16 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from labkit.errors import DeadlineExceeded, GuestError, InvalidSpec, SetupError
 from labkit.vm.calls import Answer, CallList, Note, Slot
 from labkit.vm.port import Port
 
-__all__ = ["ENVIRONMENT", "Execution", "GuestResult"]
+__all__ = ["ENVIRONMENT", "Execution", "GuestResult", "Streams"]
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root", "LANG": "C.UTF-8"}
 MOST_OUTPUT_BYTES = 16 << 20
@@ -54,6 +55,16 @@ class GuestResult:
         return self.stdout.decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A command's streams as they flow: ``read`` gives more standard input (nothing yet: no bytes; its end: None), and
+    ``write`` gets what the command writes to its descriptor 1 or 2, in place of the result.
+    """
+
+    read: Callable[[], bytes | None]
+    write: Callable[[int, bytes], object]
+
+
 @dataclass(slots=True)
 class _Output:
     """A stream that the command writes to: the guest's descriptor (-1: it has ended), and what has come so far."""
@@ -61,10 +72,14 @@ class _Output:
     fd: int = -1
     content: bytearray = field(default_factory=bytearray)
     is_drained: bool = False
+    sink: Callable[[bytes], object] | None = None
 
     def take(self, count: int, data: bytes) -> None:
         """Note an answer of read(2): less than was asked for means that nothing more was there."""
-        self.content += data[: MOST_OUTPUT_BYTES - len(self.content)]
+        if self.sink is not None and data:
+            self.sink(data)
+        elif self.sink is None:
+            self.content += data[: MOST_OUTPUT_BYTES - len(self.content)]
         self.is_drained = count < _CHUNK_BYTES
         if count <= 0 and count != -errno.EAGAIN:
             self.fd = -1
@@ -74,15 +89,18 @@ class Execution:
     """One command under way; `run` does all of it. Used once."""
 
     def __init__(
-        self, port: Port, machine: str, command: Sequence[str], *, stdin: bytes, cwd: str, env: Mapping[str, str]
-    ) -> None:
+        self, port: Port, machine: str, command: Sequence[str], *, stdin: bytes, cwd: str, env: Mapping[str, str],
+        streams: Streams | None = None,
+    ) -> None:  # fmt: skip
         if not command:
             raise InvalidSpec("There is no command to run: give at least a program's name.")
         self._port, self._machine = port, machine
         self._command, self._cwd = tuple(command), cwd
         self._environment = ENVIRONMENT | dict(env)
         self._stdin, self._stdin_fd = memoryview(stdin), -1
-        self._outputs = (_Output(), _Output())
+        self._more = None if streams is None else streams.read
+        sinks = [None if streams is None else partial(streams.write, number) for number in (1, 2)]
+        self._outputs = (_Output(sink=sinks[0]), _Output(sink=sinks[1]))
         self._pid = self._pidfd = -1
         self._opened: list[int] = []
 
@@ -188,7 +206,7 @@ class Execution:
         calls = CallList(self._machine)
         watched = [(self._pidfd, _POLLIN)] if self._pid not in self._port.ended else []
         watched += [(output.fd, _POLLIN) for output in self._outputs if output.fd >= 0]
-        if self._stdin_fd >= 0:
+        if self._stdin_fd >= 0 and self._stdin:
             watched.append((self._stdin_fd, _POLLOUT))
         wait_s = min(_WAIT_S, max(0.0, deadline_s - time.monotonic()))
         pollfds = [calls.note(b"".join(struct.pack("<ihh", fd, events, 0) for fd, events in watched))]
@@ -222,6 +240,13 @@ class Execution:
         """Add a write to the command's standard input, or its end of file when everything is written."""
         if self._stdin_fd < 0:
             return None
+        if not self._stdin and self._more is not None:
+            data = self._more()
+            self._stdin = memoryview(data or b"")
+            if data is None:
+                self._more = None
+        if not self._stdin and self._more is not None:
+            return None
         if not self._stdin:
             calls.call("close", self._stdin_fd)
             self._opened.remove(self._stdin_fd)
@@ -234,7 +259,7 @@ class Execution:
         if count >= 0:
             self._stdin = self._stdin[count:]
         elif count != -errno.EAGAIN:
-            self._stdin = self._stdin[:0]  # it does not want the rest: EPIPE
+            self._stdin, self._more = self._stdin[:0], None  # it does not want the rest: EPIPE
 
     def _abandon(self) -> None:
         """Kill the command's group and collect it, as far as the guest still answers."""

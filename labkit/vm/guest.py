@@ -28,7 +28,7 @@ from labkit.errors import DeadlineExceeded, GuestError, InvalidState
 from labkit.vm.boot import make_ready
 from labkit.vm.calls import Answer, CallList
 from labkit.vm.console import Console
-from labkit.vm.execution import Execution, GuestResult
+from labkit.vm.execution import Execution, GuestResult, Streams
 from labkit.vm.files import read_file, write_file
 from labkit.vm.instance import Instance
 from labkit.vm.micro import micro_spec
@@ -156,15 +156,16 @@ class Guest:
 
     def exec(
         self, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 30.0, cwd: str = "/",
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None, streams: Streams | None = None,
     ) -> GuestResult:  # fmt: skip
-        """Run ``command`` in the guest and wait for its end; its output comes back byte for byte.
+        """Run ``command`` in the guest and wait for its end; its output comes back byte for byte, or as it comes by ``streams``.
 
         Raises: DeadlineExceeded after ``timeout_s`` (the command is killed), SetupError if there is no such program,
         GuestError if the guest is gone or hangs, InvalidState if it is paused.
         """
         port = self._awake().port
-        return Execution(port, self.spec.machine, command, stdin=stdin, cwd=cwd, env=env or {}).run(timeout_s)
+        execution = Execution(port, self.spec.machine, command, stdin=stdin, cwd=cwd, env=env or {}, streams=streams)
+        return execution.run(timeout_s)
 
     def perform(self, calls: CallList, *, timeout_s: float = 10.0) -> Answer:
         """Let the guest's init make system calls (`labkit.vm.calls`) and return the answers. Raises: as `exec`."""

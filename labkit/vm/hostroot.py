@@ -23,7 +23,7 @@ from labkit.vm.boot import raise_if_refused
 from labkit.vm.calls import CallList, Slot
 from labkit.vm.commandline import board_of
 from labkit.vm.cpio import file, folder
-from labkit.vm.execution import GuestResult
+from labkit.vm.execution import GuestResult, Streams
 from labkit.vm.guest import Guest
 from labkit.vm.initramfs import first_calls, initramfs
 from labkit.vm.kernel import find_kernel
@@ -94,10 +94,11 @@ class HostRoot(Guest):
 
     def exec(
         self, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 30.0, cwd: str = "/",
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None, streams: Streams | None = None,
     ) -> GuestResult:  # fmt: skip
         """Run ``command`` as `Guest.exec` does, in `environment`, to which ``env`` is added."""
-        return super().exec(command, stdin=stdin, timeout_s=timeout_s, cwd=cwd, env=environment() | dict(env or {}))
+        variables = environment() | dict(env or {})
+        return super().exec(command, stdin=stdin, timeout_s=timeout_s, cwd=cwd, env=variables, streams=streams)
 
 
 def hostroot_spec(
