@@ -43,7 +43,7 @@ INNER_PID = 2
 
 
 def inner_steps(
-    inner: Inner, become_root: list[Step], program: list[Step], *, maps: IdMaps, v1_hierarchies: tuple[str, ...],
+    inner: Inner, become_root: list[Step], die_with_launcher: list[Step], program: list[Step], *, maps: IdMaps, v1_hierarchies: tuple[str, ...],
     share_memory: bool, last_capability: int,
 ) -> list[Step]:  # fmt: skip
     """Return the steps from a finished tree to the running ``program`` (its own steps, execve last) and its init."""
@@ -56,7 +56,13 @@ def inner_steps(
     clone = Step(
         "clone3", (args, len(args)), "start the second child", tolerate=(0,), least=1, skip_on_success=len(ours)
     )
-    return [*_before(inner), clone, *ours, *_write_outside_files(inner, maps), *_become_init(inner, last_capability)]
+    return [
+        *_before(inner),
+        clone,
+        *ours,
+        *_write_outside_files(inner, maps),
+        *_become_init(inner, die_with_launcher, last_capability),
+    ]
 
 
 def _before(inner: Inner) -> list[Step]:
@@ -95,7 +101,7 @@ def _write_outside_files(inner: Inner, maps: IdMaps) -> list[Step]:
     return [*steps, hide, Step("write", (Place.EVENT, struct.pack("=Q", 1), 8), "let the second child go on")]
 
 
-def _become_init(inner: Inner, last_capability: int) -> list[Step]:
+def _become_init(inner: Inner, die_with_launcher: list[Step], last_capability: int) -> list[Step]:
     why = "become the init"
     null = Step("openat", (AT_FDCWD, "/dev/null", os.O_RDWR | os.O_CLOEXEC, 0), why, result_to_next=True)
     streams = [step for number in range(3) for step in (null, Step("dup3", (0, number, 0), why))]
@@ -103,6 +109,7 @@ def _become_init(inner: Inner, last_capability: int) -> list[Step]:
     powerless = capabilities.limit_bounding_set(0, last=last_capability)
     return [
         *streams,
+        *die_with_launcher,
         *powerless,
         Step("prctl", (Prctl.SET_NO_NEW_PRIVS, 1, 0, 0, 0), why),
         Step("chdir", ("/",), why),

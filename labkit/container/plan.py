@@ -140,7 +140,8 @@ def container_steps(spec: Spec, fds: ChildFds, facts: Facts, *, stage: str) -> l
     if spec.inner is None or facts.maps is None:
         return steps + program
     return steps + inner_steps(
-        spec.inner, _become_root(), program + _execute(spec, facts), maps=facts.maps, v1_hierarchies=facts.v1_hierarchies,
+        spec.inner, _become_root(), _die_with_launcher(fds), program + _execute(spec, facts), maps=facts.maps,
+        v1_hierarchies=facts.v1_hierarchies,
         share_memory=facts.share_memory, last_capability=facts.last_capability,
     )  # fmt: skip
 

@@ -19,9 +19,11 @@ from labkit.isolation.cgroups.places import DELEGATE_REMEDY
 from labkit.sandbox.policy import Policy
 from labkit.sandbox.subtree import NEEDED, lacking
 
-__all__ = ["Level", "find_level", "required"]
+__all__ = ["REFUSED", "Level", "find_level", "required"]
 
 
+#: How the reason for no sandbox begins.
+REFUSED = "This machine does not allow the namespaces of a sandbox:"
 _WITHOUT = {
     "memory": "each process is limited in memory, but not all together",
     "pids": "processes are counted by user, not by sandbox",
@@ -45,11 +47,11 @@ class Level:
 
 
 def find_level() -> Level:
-    """Return the level that this process can start sandboxes at; starts the launcher, which tries the namespaces."""
+    """Return the level that sandboxes can be tried at; an ordinary user's launcher has a user namespace itself, and says if not."""
     try:
         launcher()
     except FeatureMissing as error:
-        return Level("none", (f"This machine does not allow the namespaces of a sandbox: {error}",))
+        return Level("none", (f"{REFUSED} {error}",))
     missing = lacking()
     if missing:
         lost = " and ".join(_WITHOUT[name] for name in missing)

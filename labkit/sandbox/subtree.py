@@ -27,8 +27,10 @@ from labkit.isolation.cgroups.stats import parse_keyed
 from labkit.linux.fds import Fd
 from labkit.linux.mountinfo import read_mountinfo
 
-__all__ = ["NEEDED", "PAYLOAD", "Subtree", "lacking"]
+__all__ = ["NEEDED", "PAYLOAD", "PREFIX", "Subtree", "lacking", "other_hierarchies"]
 
+#: How the name of every sandbox begins.
+PREFIX = "labkit-sandbox-"
 PAYLOAD = "labkit-payload"
 #: The controllers of the policy's limits.
 NEEDED = ("memory", "pids", "cpu")
@@ -97,9 +99,8 @@ class Subtree:
 
 def _make_empty_groups(made: dict[str, Fd], name: str, owner: tuple[int, int]) -> None:
     """Make a group in each v1 hierarchy that labkit does not use, where this user may; hold a lock on each."""
-    known = {hierarchy.mount for hierarchy in default_parent().layout.hierarchies}
-    for mount, own in _other_hierarchies(known):
-        folder = f"{mount}{own.rstrip('/')}/{name}"
+    for _, own in other_hierarchies():
+        folder = f"{own}/{name}"
         try:
             os.mkdir(folder, 0o755)
         except OSError:
@@ -109,8 +110,9 @@ def _make_empty_groups(made: dict[str, Fd], name: str, owner: tuple[int, int]) -
         os.chown(folder, *owner)
 
 
-def _other_hierarchies(known: set[str]) -> list[tuple[str, str]]:
-    """Return mount point and own group of the v1 hierarchies that are not in ``known``."""
+def other_hierarchies() -> list[tuple[str, str]]:
+    """Return mount point and this process's own folder of each v1 hierarchy that labkit does not use itself."""
+    known = {hierarchy.mount for hierarchy in default_parent().layout.hierarchies}
     own = {
         names: path for _, names, path in (line.split(":", 2) for line in read_text("/proc/self/cgroup").splitlines())
     }
@@ -118,5 +120,5 @@ def _other_hierarchies(known: set[str]) -> list[tuple[str, str]]:
     for mount in read_mountinfo():
         if mount.fstype == "cgroup" and mount.mount_point not in known:
             names = [name for name in own if name and set(name.split(",")) <= set(mount.super_options)]
-            found += [(mount.mount_point, own[name]) for name in names[:1]]
+            found += [(mount.mount_point, (mount.mount_point + own[name]).rstrip("/")) for name in names[:1]]
     return found
