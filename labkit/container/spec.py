@@ -49,7 +49,8 @@ class Rootfs(_Plain):
     ``overlay``: ``lowers`` (topmost first) under a writable layer: ``upper`` and ``work`` inside the folder ``writable``, or, by
     default, memory that is gone at the end. ``bind``: the one folder itself, changes stay. ``tmpfs``: empty memory, filled
     by mounts and by ``links`` (link, target). ``host``: no change. With ``lowers_owned`` the files of ``lowers`` belong to the
-    container's ids already (unpacked layers of images), so nothing has to be shifted.
+    container's ids already (unpacked layers of images), so nothing has to be shifted. ``most_files`` limits, as ``size_bytes`` does,
+    what is written to overlays that keep their changes in memory; 0 leaves it to the kernel.
     """
 
     kind: RootfsKind = "host"
@@ -59,6 +60,7 @@ class Rootfs(_Plain):
     size_bytes: int = 256 * 1024 * 1024
     links: tuple[tuple[str, str], ...] = ()
     lowers_owned: bool = False
+    most_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

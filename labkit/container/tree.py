@@ -35,7 +35,8 @@ def tree_steps(
     is_host = spec.rootfs.kind == "host"
     if is_host and not spec.mounts:
         return steps
-    steps += mounts.tmpfs(stage, data=f"size={spec.rootfs.size_bytes},mode=755")
+    most_files = f",nr_inodes={spec.rootfs.most_files}" if spec.rootfs.most_files else ""
+    steps += mounts.tmpfs(stage, data=f"size={spec.rootfs.size_bytes},mode=755{most_files}")
     if not is_host:
         steps += _root_steps(spec.rootfs, trees, stage)
         steps += mounts.pivot_into(f"{stage}/root")

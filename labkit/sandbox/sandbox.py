@@ -37,6 +37,8 @@ __all__ = ["Sandbox", "SandboxEnd"]
 #: With memory short, a student's programs go first and PID 1 last.
 _OOM_SCORE = 500
 _ROOT_BYTES = 1 << 20
+#: Files and folders that the sandbox's own making takes on the file system of the changes.
+_STAGE_FILES = 500
 #: Limits of each user in a user namespace; the file belongs to the first one, so root of the second cannot lift them.
 _USER_LIMITS = {
     "max_inotify_instances": 64,
@@ -113,7 +115,10 @@ class Sandbox:
         return Spec(
             command=command, env=tuple(env.items()), cwd=view.inner_cwd(cwd, mounts), hostname=hostname,
             namespaces=int(ALL_NAMESPACES),
-            rootfs=Rootfs("tmpfs", readonly=True, size_bytes=self.policy.temporary_bytes, links=view.links()),
+            rootfs=Rootfs(
+                "tmpfs", readonly=True, size_bytes=self.policy.temporary_bytes, links=view.links(),
+                most_files=self.policy.temporary_files + _STAGE_FILES,
+            ),
             mounts=mounts, masked_paths=(), readonly_paths=(), capabilities=None, no_new_privs=self.policy.no_new_privs,
             seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname), *((path, text.encode()) for path, text in files.items())),
             inner=self._inner(),
