@@ -24,7 +24,10 @@ for pid in os.listdir('/proc'):
 for folder in ('/root', '/tmp'):
     for entry in list(os.scandir(folder)):
         if entry.is_file(): os.unlink(entry.path)
-import gc, time; gc.collect(); time.sleep(0.2)
+try:
+    while True: os.waitpid(-1, 0)
+except ChildProcessError:
+    pass
 """
 FILL = "data = []\nfor _ in range(2000): data.append(bytearray(1 << 20))"
 
