@@ -170,8 +170,8 @@ class Repositories:
             yield
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed server was about to rename; call it while no other server runs."""
-        for path in self.folder.rglob("_*/**/.new-*"):
+        """Remove what a killed server was about to rename; for who holds `collecting`."""
+        for path in self.folder.rglob(".new-*"):
             _unlink(path)
 
     def remove_repository(self, name: str) -> None:

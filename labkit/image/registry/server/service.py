@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from labkit.errors import ImageError, InvalidSpec, InvalidState, LabkitError
 from labkit.image.blobs import BlobStore
+from labkit.image.lock import dead_entries
 from labkit.image.reference import is_repository
 from labkit.image.registry.server.access import Access, Caller
 from labkit.image.registry.server.accounts import Accounts
@@ -93,7 +94,7 @@ class RegistryServer:
             self.blobs, folder / "sessions",
             most_bytes=self.settings.most_blob_bytes, lasts_s=self.settings.upload_lasts_s,
         )  # fmt: skip
-        self._uploads.remove_old()
+        self.collect()
         self._access = Access(self.accounts, anonymous_pull=self.settings.anonymous_pull, scheme=self.settings.scheme)
         self._blob_routes = BlobRoutes(
             self.blobs, self.repositories, self._uploads, chunk_min_bytes=self.settings.chunk_min_bytes
@@ -141,6 +142,19 @@ class RegistryServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def collect(self) -> int:
+        """Remove what no repository has: of killed servers, and uploads that are too old. Return how many blobs that were."""
+        self._uploads.remove_old()
+        with self.repositories.collecting():
+            self.repositories.remove_unfinished()
+            used = self.repositories.used()
+            unused = [digest for digest in self.blobs.digests() if digest not in used]
+            for digest in unused:
+                self.blobs.delete(digest)
+        for path, _ in dead_entries(self.blobs.tmp):
+            path.unlink(missing_ok=True)
+        return len(unused)
 
     def respond(self, request: Request) -> Answer:
         """Return the answer to a request. Raises: ConnectionError, TimeoutError when the client is gone or too slow."""

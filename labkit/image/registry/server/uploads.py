@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class Uploads:
     def remove_old(self, *, older_than_s: float | None = None) -> int:
         """Remove uploads nobody has written to for a time; return how many."""
         limit_s = self._lasts_s if older_than_s is None else older_than_s
-        old = [upload_id for upload_id, _, idle_s in self._blobs.uploads() if idle_s >= limit_s]
+        old = {upload_id for upload_id, _, idle_s in self._blobs.uploads() if idle_s >= limit_s}
         removed = 0
         for upload_id in old:
             with self._lock:
@@ -147,7 +148,16 @@ class Uploads:
             if upload is not None and not upload.busy.locked():
                 self.cancel(upload)
                 removed += 1
+        self._forget_lost(limit_s)
         return removed
+
+    def _forget_lost(self, limit_s: float) -> None:
+        """Remove the notes about uploads that a killed server began to make or had just finished."""
+        with self._lock:
+            for note in self._folder.iterdir():
+                is_lost = note.name not in self._open and not (self._blobs.uploads_folder / note.name).exists()
+                if is_lost and time.time() - note.stat().st_mtime >= limit_s:
+                    note.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the files; what has come stays for the next server."""
