@@ -15,9 +15,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from labkit.errors import InvalidSpec
+
+if TYPE_CHECKING:
+    from labkit.engine.wire.sockets import TlsFiles
 
 __all__ = ["add_arguments", "default_socket", "run"]
 
@@ -53,18 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; return when told to end. Raises: LabkitError."""
-    from labkit.engine.serve import Listening, serve
-    from labkit.engine.wire.sockets import TlsFiles
+    from labkit.engine import rootless
+    from labkit.engine.serve import listen, serve
     from labkit.image.store import state_folder
 
-    logging.basicConfig(
-        level=logging.DEBUG if args.debug else logging.WARNING, format="%(asctime)s %(name)s: %(message)s"
-    )
-    tls = None
-    if args.tls_cert or args.tls_key or args.tls_ca:
-        if not (args.tls_cert and args.tls_key):
-            raise InvalidSpec("TLS needs both --tls-cert and --tls-key.")
-        tls = TlsFiles(args.tls_cert, args.tls_key, args.tls_ca or "")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("labkit").setLevel(logging.DEBUG if args.debug else logging.WARNING)
     sockets = args.socket or ([] if args.tcp else [default_socket()])
     for path in sockets:
         os.makedirs(os.path.dirname(os.path.abspath(path)), 0o711, exist_ok=True)
@@ -75,6 +73,20 @@ def run(args: argparse.Namespace) -> int:
         for place in [*(f"unix://{path}" for path in sockets), *(f"tcp://{address}" for address in args.tcp)]:
             print(f"labkit: listening at {place}", flush=True)
 
-    serve(state, Listening(sockets, args.tcp, tls), images=images, keep_containers=args.keep_containers, ready=ready)
-    sys.stdout.flush()
+    with ExitStack() as at_end:
+        # Before this process may leave the machine's network for one of its own: clients are out there.
+        listeners = listen(sockets, args.tcp, _tls_of(args), at_end)
+        if rootless.is_needed():
+            at_end.callback(rootless.become_root_of_own(f"{state}/run"))
+        serve(state, listeners, images=images, keep_containers=args.keep_containers, ready=ready)
     return 0
+
+
+def _tls_of(args: argparse.Namespace) -> TlsFiles | None:
+    from labkit.engine.wire.sockets import TlsFiles
+
+    if not (args.tls_cert or args.tls_key or args.tls_ca):
+        return None
+    if not (args.tls_cert and args.tls_key):
+        raise InvalidSpec("TLS needs both --tls-cert and --tls-key.")
+    return TlsFiles(args.tls_cert, args.tls_key, args.tls_ca or "")

@@ -16,38 +16,42 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
 from labkit.engine.api import routers
 from labkit.engine.engine import Engine
 from labkit.engine.wire.server import Server
 from labkit.engine.wire.sockets import TlsFiles, listen_tcp, listen_unix, server_context
 
-__all__ = ["Listening", "serve"]
+__all__ = ["Listener", "listen", "serve"]
 
 log = logging.getLogger(__name__)
 
+#: A socket that listens, and what its connections begin TLS with (None: they do not).
+Listener = tuple[socket.socket, ssl.SSLContext | None]
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where to listen: paths of unix sockets, and TCP addresses with or without TLS."""
 
-    sockets: Sequence[str] = ()
-    tcp: Sequence[str] = ()
-    tls: TlsFiles | None = None
+def listen(sockets: Sequence[str], tcp: Sequence[str], tls: TlsFiles | None, at_end: ExitStack) -> list[Listener]:
+    """Listen at paths of unix sockets and at TCP addresses; ``at_end`` takes the paths away. Raises: InvalidSpec, InvalidState."""
+    found: list[Listener] = []
+    for path in sockets:
+        found.append((at_end.enter_context(listen_unix(path)), None))
+        at_end.callback(_unlink, path)
+    context = server_context(tls) if tls is not None else None
+    for address in tcp:
+        found.append((at_end.enter_context(listen_tcp(address, tls=context is not None)), context))
+    return found
 
 
 def serve(
-    state: str, listening: Listening, *, images: str | None = None, keep_containers: bool = False,
+    state: str, listeners: Sequence[Listener], *, images: str | None = None, keep_containers: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Serve until SIGTERM or SIGINT; ``ready`` is called when the sockets listen. Raises: LabkitError before that."""
-    with ExitStack() as open_things:
-        listeners = _listen(listening, open_things)
+    """Serve until SIGTERM or SIGINT; ``ready`` is called when requests are answered. Raises: LabkitError before that."""
+    with ExitStack() as at_end:
         engine = Engine(state, images=images)
-        open_things.callback(engine.close, keep_containers=keep_containers)
+        at_end.callback(engine.close, keep_containers=keep_containers)
         server = Server(routers.router(), engine)
-        open_things.callback(server.close)
+        at_end.callback(server.close)
         for listener, context in listeners:
             server.listen(listener, context)
         engine.start()
@@ -56,17 +60,6 @@ def serve(
         ready()
         server.serve()
         log.info("ending")
-
-
-def _listen(listening: Listening, open_things: ExitStack) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
-    found: list[tuple[socket.socket, ssl.SSLContext | None]] = []
-    for path in listening.sockets:
-        found.append((listen_unix(path), None))
-        open_things.callback(_unlink, path)
-    context = server_context(listening.tls) if listening.tls is not None else None
-    for address in listening.tcp:
-        found.append((listen_tcp(address, tls=context is not None), context))
-    return found
 
 
 def _unlink(path: str) -> None:

@@ -104,10 +104,14 @@ class Links:
 
         return self._ask(look)
 
+    def exists(self, name: str) -> bool:
+        """Tell whether there is an interface of that name (/sys may show another namespace's)."""
+        return any(known == name for _, known in socket.if_nameindex())
+
     def make_bridge(self, name: str, gateway: IPv4Address, prefix: int) -> None:
         """Make the bridge, with the gateway's address, and switch it on; one that is there is used. Raises: FeatureMissing."""
         with self._lock:
-            if name in (known for _, known in socket.if_nameindex()):
+            if self.exists(name):
                 return
             try:
                 self._ask(lambda route: route.link("add", ifname=name, kind="bridge"))

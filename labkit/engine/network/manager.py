@@ -205,13 +205,13 @@ class Networks:
             subnet, gateway, _ = parse_ipam((), self._taken())
             network.subnet, network.gateway = str(subnet), str(gateway)
             self._save(network)
-        is_new = not os.path.exists(f"/sys/class/net/{network.bridge}")
+        is_new = not self._links.exists(network.bridge)
         self._links.make_bridge(network.bridge, network.gateway_address, IPv4Network(network.subnet).prefixlen)
         if is_new:
             self._write_nat()
 
     def _write_nat(self) -> None:
-        made = [n.zone for n in self._networks.values() if n.subnet and os.path.exists(f"/sys/class/net/{n.bridge}")]
+        made = [n.zone for n in self._networks.values() if n.subnet and self._links.exists(n.bridge)]
         self._nat.write(made)
 
     def connect_all(self, container: Container, pid: int, net_fd: int) -> None:
@@ -333,7 +333,7 @@ class Networks:
         self._ports.close_all()
         self.names.close()
         if not keep:
-            made = [n for n in self._networks.values() if os.path.exists(f"/sys/class/net/{n.bridge}")]
+            made = [n for n in self._networks.values() if self._links.exists(n.bridge)]
             for network in made:
                 self._links.remove(network.bridge)
             if made:
