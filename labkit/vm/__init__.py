@@ -2,7 +2,7 @@
 
 Read in this order: `spec` (what shall be), `commandline` (QEMU's words for it), `instance` and `process` (a running QEMU), `calls` and `agent`
 (how anything gets done in the guest), `execution` (a command there), `guest` (what a lesson uses), then `snapshot`, `migration`,
-`network`. `accel` says whether the CPU may help, `kernel` what is booted, `kvm` what a machine is when no QEMU is around it.
+`network`. `accel` says whether the CPU may help, `kernel` what is booted, `labkit.linux.kvm` what a machine is without a QEMU around it.
 
 See: qemu(1); Documentation/virt/kvm/api.rst.
 """

@@ -34,7 +34,7 @@ _X86_64 = bytes.fromhex(
     "bb00104000"  #         mov  ebx, 0x401000        FIRST_LIST
     "8b03"  #         next: mov  eax, [rbx]           the call's number
     "85c0"  #               test eax, eax
-    "7836"  #               js   ring                 negative: the end of the list
+    "7836"  #               js   ring                 negative, the end of the list
     "488b7b08"  #           mov  rdi, [rbx+8]         and its six arguments
     "488b7310"  #           mov  rsi, [rbx+16]
     "488b5318"  #           mov  rdx, [rbx+24]

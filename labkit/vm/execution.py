@@ -136,6 +136,7 @@ class Execution:
         """Make the pipes and the process. The lock: nobody else may collect the process before its pid is known."""
         with self._port.lock:
             ends = self._make_pipes(deadline_s)
+            self._opened = list(ends)
             calls = CallList(self._machine)
             pollfd = calls.note(struct.pack("<ihh", -1, _POLLIN, 0))
             flags = _CLONE_VM | _CLONE_VFORK | _CLONE_PIDFD | signal.SIGCHLD
@@ -146,23 +147,19 @@ class Execution:
                 calls.call("close", fd)
             for fd in (ends[1], ends[2], ends[4]):
                 calls.call("fcntl", fd, _F_SETFL, _O_NONBLOCK)
-            self._opened = [ends[1], ends[2], ends[4]]
             self._stdin_fd = ends[1]
             self._outputs[0].fd, self._outputs[1].fd = ends[2], ends[4]
             answer = self._exchange(calls, [pollfd], _FIRST_WAIT_S, deadline_s, new=clone)
             self._pidfd = struct.unpack_from("<i", answer.note(pollfd))[0]
-            self._opened.append(self._pidfd)
+            self._opened = [fd for fd in (self._stdin_fd, ends[2], ends[4], self._pidfd) if fd >= 0]
             self._raise_if_refused(answer, tries)
 
     def _make_pipes(self, deadline_s: float) -> tuple[int, ...]:
         """Return the read and write ends of three pipes. Raises: GuestError when the guest has no descriptors left."""
         calls = CallList(self._machine)
-        for fd in self._port.chores:
-            calls.call("close", fd)
         notes = [calls.note(8) for _ in range(3)]
         made = [calls.call("pipe2", note, _O_CLOEXEC) for note in notes]
         answer = self._port.exchange(calls, deadline_s)
-        self._port.chores.clear()
         if any(answer[slot] < 0 for slot in made):
             raise GuestError(f"The guest could not make pipes: {os.strerror(-min(answer[slot] for slot in made))}.")
         return struct.unpack("<6i", b"".join(answer.note(note) for note in notes))
@@ -249,7 +246,7 @@ class Execution:
             return None
         if not self._stdin:
             calls.call("close", self._stdin_fd)
-            self._opened.remove(self._stdin_fd)
+            self._opened = [fd for fd in self._opened if fd != self._stdin_fd]
             self._stdin_fd = -1
             return None
         chunk = bytes(self._stdin[:_CHUNK_BYTES])

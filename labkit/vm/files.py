@@ -49,14 +49,13 @@ def write_file(port: Port, machine: str, content: bytes, path: str, *, permissio
 def _finish(
     port: Port, machine: str, fd: int, unfinished: str, path: str, deadline_s: float, *, permissions: int = 0
 ) -> None:
-    """Close the file and give it its name, or take it away if there is none."""
+    """Close the file and give it its name; take it away if there is no name or it cannot have it."""
     calls = CallList(machine)
     steps: list[Slot] = [calls.call("close", fd)]
     if path:
         steps.append(calls.call("fchmodat", _AT_FDCWD, unfinished, permissions))  # open(2) has taken the umask off
         steps.append(calls.call("renameat", _AT_FDCWD, unfinished, _AT_FDCWD, path))
-    else:
-        calls.call("unlinkat", _AT_FDCWD, unfinished, 0)
+    calls.call("unlinkat", _AT_FDCWD, unfinished, 0)  # not there any more if it has its name
     answer = port.exchange(calls, deadline_s)
     for step in steps if path else ():
         _checked(answer[step], f"write {path}")
@@ -72,7 +71,7 @@ def read_file(port: Port, machine: str, path: str, *, timeout_s: float) -> bytes
     answer = port.exchange(calls, deadline_s)
     fd, content = _checked(answer[opened], f"read {path}"), bytearray()
     try:
-        while count := _checked(answer[first], f"read {path}"):
+        while _checked(answer[first], f"read {path}"):
             content += answer.data(first)
             if len(content) > MOST_FILE_BYTES:
                 raise GuestError(f"{path} has more than {MOST_FILE_BYTES >> 20} MiB: copy it in parts.")
@@ -80,7 +79,6 @@ def read_file(port: Port, machine: str, path: str, *, timeout_s: float) -> bytes
             calls = CallList(machine)
             first = calls.read(fd, _PIECE_BYTES)
             answer = port.exchange(calls, deadline_s)
-            del count
     finally:
         port.chores.append(fd)
     return bytes(content)

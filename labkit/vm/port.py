@@ -21,6 +21,8 @@ from labkit.vm.calls import Answer, CallList
 
 __all__ = ["Port"]
 
+_MOST_CHORES = 64
+
 
 class Port:
     """A line to an agent; usable from several threads. ``why_silent`` says in words what is known of a guest that is gone."""
@@ -43,11 +45,11 @@ class Port:
 
         Raises: GuestError when the guest does not answer in time or its QEMU has ended; InvalidSpec for too long a list.
         """
-        packed = calls.pack()
         with self.lock:
             if self._successor is not None:
                 return self._successor.exchange(calls, deadline_s)
             self.wait(deadline_s)
+            packed = self._with_chores(calls)
             self._mailbox[: len(packed)] = packed
             self._is_owed = True
             try:
@@ -56,6 +58,14 @@ class Port:
                 raise GuestError(self._why_silent()) from error
             self.wait(deadline_s)
             return Answer(self._mailbox, calls)
+
+    def _with_chores(self, calls: CallList) -> bytes:
+        """Return the list as bytes, with the descriptors closed at its end that nobody needs any more."""
+        calls.pack()  # if it is too long, that is said before the chores are taken off their list
+        for fd in self.chores[:_MOST_CHORES]:
+            calls.call("close", fd)
+        del self.chores[:_MOST_CHORES]
+        return calls.pack()
 
     def wait(self, deadline_s: float) -> None:
         """Wait until it is the host's turn. Raises: GuestError when the guest does not answer in time or is gone."""

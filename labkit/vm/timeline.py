@@ -21,7 +21,7 @@ __all__ = ["FIRMWARE_BYTES", "Phase", "Timeline", "loaded_bytes"]
 
 #: What a firmware uses for itself at the most; a kernel uses more at once.
 FIRMWARE_BYTES = 256 << 10
-_PT_LOAD = 1  # linux/elf.h
+_PT_LOAD, _ELF_HEADER_BYTES = 1, 64  # linux/elf.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,8 @@ _AGAIN = "Run `labkit setup vm --again`."
 
 def _segments(head: bytes, path: Path, size_bytes: int) -> list[int]:
     """Return the sizes of the parts of an ELF file that are loaded."""
+    if len(head) < _ELF_HEADER_BYTES:
+        raise GuestError(f"{path} is damaged: it has {len(head)} bytes. {_AGAIN}")
     start, entry_bytes, count = *struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54)
     if start + entry_bytes * count > len(head) or entry_bytes < 56 or not count:
         raise GuestError(f"{path} is damaged: it does not say what to load. {_AGAIN}")
