@@ -185,6 +185,7 @@ PARTS = (
         Part(name, _WITNESS, _program(name), packages, for_tests=True)
         for name, packages in (
             ("skopeo", _named("skopeo")),
+            ("umoci", _named("umoci")),
             ("buildah", _named("buildah")),
             ("podman", _named("podman")),
             ("docker-registry", _named("docker-registry", pacman="distribution", zypper="distribution-registry")),
