@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from labkit.errors import InvalidSpec
 from labkit.image.jsontext import MOST_BYTES, Fields, load_object
-from labkit.image.reference import DEFAULT_REGISTRY
+from labkit.image.reference import DEFAULT_REGISTRY, Reference
 from labkit.image.registry.auth import Login
 from labkit.image.registry.credentials import Credentials, credentials_file
 from labkit.image.registry.failures import Interrupted, RegistryError, refusal
@@ -48,6 +48,10 @@ class RegistryClient:
         patience: Patience | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        if Reference.parse(f"{registry}/name").registry != registry:
+            raise InvalidSpec(
+                f"{registry!r} is no registry: write HOST:PORT, or a host's whole name, as in localhost:5000."
+            )
         self.registry = registry
         self.transport = Transport(patience=patience, tls=tls)
         self._credentials = credentials or credentials_file().get(registry)

@@ -43,7 +43,8 @@ def refusal(what: str, host: str, status: int, body: bytes) -> RegistryError:
     code = code or _BY_STATUS.get(status, "")
     words = code.lower().replace("_", " ") or f"status {status}"
     said = f" ({message})" if message and message.lower() != words else ""
-    remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
+    # A registry's own words about who may do what are better than ours.
+    remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES and not (said and code == "DENIED") else ""
     return RegistryError(f"{what} was refused by {host}: {words}{said}{remedy}.", status=status, code=code)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -32,6 +33,7 @@ __all__ = ["Exchanged", "FileSlice", "Patience", "Response", "Transport", "is_lo
 
 _PART_BYTES = 1 << 20
 _MOST_IDLE = 8
+_HOST = re.compile(r"[0-9a-z.:%_-]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def origin_of(url: str) -> tuple[str, str, int]:
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     except (ValueError, KeyError):
         raise RegistryError(f"The registry points to {url[:200]!r}, which is no address of the web.") from None
-    if not parts.hostname:
+    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
         raise RegistryError(f"The registry points to {url[:200]!r}, which names no host.")
     return parts.scheme, parts.hostname, port
 

@@ -101,7 +101,7 @@ def test_a_push_that_is_killed_leaves_whole_images_and_uploads_that_vanish(
     assert is_whole(wire, "alice/last", "1")
     deadline_s = time.monotonic() + 10
     while list(server.blobs.uploads()) and time.monotonic() < deadline_s:
-        server._uploads.remove_old(older_than_s=0)  # an upload that somebody is still writing to is let be
+        server.remove_uploads()  # an upload that somebody is still writing to is let be
         time.sleep(0.05)
     assert not list(server.blobs.uploads())
 
@@ -145,7 +145,7 @@ def test_a_registry_that_is_killed_has_lost_nothing_that_it_acknowledged(tmp_pat
         assert acknowledged <= whole
         push(Reference.parse(f"{server.address}/alice/last:1"), store, source="local:1")
         assert is_whole(wire, "alice/last", "1")
-        server._uploads.remove_old(older_than_s=0)
+        server.remove_uploads()
         assert not list(server.blobs.uploads())
         used = server.repositories.used()
         assert used == set(server.blobs.digests())

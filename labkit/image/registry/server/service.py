@@ -156,6 +156,10 @@ class RegistryServer:
             path.unlink(missing_ok=True)
         return len(unused)
 
+    def remove_uploads(self) -> int:
+        """Remove every unfinished upload that nobody is writing to; return how many."""
+        return self._uploads.remove_old(older_than_s=0)
+
     def respond(self, request: Request) -> Answer:
         """Return the answer to a request. Raises: ConnectionError, TimeoutError when the client is gone or too slow."""
         try:
