@@ -62,8 +62,15 @@ def work_folder(policy: Policy) -> Path:
     return (Path(data) if data.startswith("/") else Path.home() / ".local/share") / "labkit/work"
 
 
-def shown_folder(cwd: str) -> str:
-    """Return the folder to show for a notebook in ``cwd``; "" where showing it would show a home or the machine's own."""
+def shown_folder(cwd: str, *, work: str = "") -> str:
+    """Return the folder to show for a notebook in ``cwd``; "" where showing it would show a home or the machine's own.
+
+    Nor is anything more shown for a folder below the notebooks or below ``work``, by its path as it is written: there a student's
+    program may have put a link, which followed from outside would lead to any folder of the machine.
+    """
+    seen = (str(course_folder() / "notebooks"), work)
+    if any(folder and _is_above(folder, os.path.abspath(cwd)) for folder in seen):
+        return ""
     path = os.path.realpath(cwd)
     home = os.path.realpath(os.path.expanduser("~"))
     runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
@@ -81,7 +88,7 @@ def mounts(policy: Policy, *, cwd: str, work: str, changes: str = "") -> tuple[M
     """Return every mount of the tree, outer ones first; ``changes`` is the folder of the machine that keeps the notebooks' changes."""
     found = {mount.target: mount for mount in [*_own(policy), *_programs(), *_course(), *_etc(), *_further(policy)]}
     notebooks = str(course_folder() / "notebooks")
-    shown = shown_folder(cwd)
+    shown = shown_folder(cwd, work=work)
     for folder in dict.fromkeys(path for path in (notebooks, shown) if path and os.path.isdir(path)):
         if folder == shown and any(_is_above(target, folder) for target in (notebooks, work) if target != folder):
             continue  # seen there already
@@ -189,7 +196,10 @@ def files(*, hostname: str) -> tuple[tuple[str, bytes], ...]:
 
 def inner_cwd(cwd: str, shown: Iterable[MountSpec]) -> str:
     """Return the folder to start in: ``cwd`` if the sandbox shows it or something below it, else the home."""
-    path = os.path.realpath(cwd)
     kinds = ("bind", "overlay")
     targets = [mount.target for mount in shown if mount.kind in kinds]
+    written = os.path.abspath(cwd)
+    if any(_is_above(target, written) for target in targets):
+        return written  # links in it are the sandbox's affair
+    path = os.path.realpath(cwd)
     return path if any(_is_above(target, path) or _is_above(path, target) for target in targets) else HOME

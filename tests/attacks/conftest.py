@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from jupyter_core.utils import run_sync
 
 from tests.attacks.kernels import SandboxedKernel
+from tests.support.leaks import Snapshot, wait_for_leaks_since
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """The leak check of all tests, but for descriptors: an attack that ends the kernel leaves this process with a new client."""
+    before = Snapshot.take()
+    yield
+    left = [words for words in wait_for_leaks_since(before) if not words.startswith("descriptor:")]
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +27,13 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedKernel
     made = SandboxedKernel(tmp_path_factory.mktemp("attacks"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def an_event_loop() -> None:
+    """Jupyter's clients keep one event loop a thread for ever; made before the first test, no test seems to have left it."""
+    run_sync(_nothing)()
+
+
+async def _nothing() -> None:
+    """Do nothing."""

@@ -112,6 +112,8 @@ def answer_of(program: Callable[..., dict[str, Any] | None], arguments: dict[str
         return {"errno": "", **(program(**arguments) or {})}
     except OSError as error:
         return {"errno": errno.errorcode.get(error.errno or 0, str(error))}
+    except ValueError as error:  # what the interpreter makes of some refusals
+        return {"errno": str(error)}
     except MemoryError:
         return {"errno": "ENOMEM"}
 

@@ -73,15 +73,15 @@ class SandboxedKernel:
 
     inner_work = "/root/work"
 
-    def __init__(self, folder: Path, *, policy: str = SMALL, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, policy: str = SMALL, cwd: str = "") -> None:
         self.work = folder / "work"
         self.work.mkdir(exist_ok=True)
         self._policy = folder / "policy.toml"
         self._policy.write_text(f'{policy}[mounts]\nwork = "{self.work}"\n')
-        self._environ = {"LABKIT_SANDBOX_POLICY": str(self._policy), **(environ or {})}
+        self._environ = {"LABKIT_SANDBOX_POLICY": str(self._policy)}
         self.manager = KernelManager(kernel_name="labkit")
         with environment_of(**self._environ):
-            self.manager.start_kernel(cwd=str(folder))
+            self.manager.start_kernel(cwd=str(folder / cwd))
         self._connect()
 
     def _connect(self) -> None:
@@ -112,6 +112,8 @@ class SandboxedKernel:
                 continue
             if got["msg_type"] == "stream":
                 printed.append(got["content"]["text"])
+            elif got["msg_type"] == "error" and got["content"]["ename"] == "MemoryLimitReached":
+                raise EOFError("the kernel was killed for its memory")
             elif got["msg_type"] == "error":
                 raise AssertionError("\n".join(got["content"]["traceback"]))
             elif got["msg_type"] == "status" and got["content"]["execution_state"] == "idle":

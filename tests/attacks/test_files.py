@@ -506,3 +506,23 @@ def no_group() -> str:
 def test_no_file_of_the_host_is_reached(attack: Attack, kernel: SandboxedKernel, tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     try_attack(attack, kernel, Plain(tmp_path), tmp_path)
+
+
+def test_a_working_folder_that_became_a_link_shows_nothing_more(tmp_path: Path) -> None:
+    """A server looks whether the notebook's folder is one, and starts the kernel there; meanwhile it may have been swapped."""
+    with secret_in("/var/tmp") as canary:
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / "swapped").symlink_to("/var/tmp")
+        name = Path(canary.arguments["path"]).name
+        assert canary.reached({"text": (tmp_path / "work/swapped" / name).read_text()})
+        kernel = SandboxedKernel(tmp_path, cwd="work/swapped")
+        try:
+            places = f"('.', '/var/tmp', '/root/work/swapped', {str(tmp_path / 'work/swapped')!r})"
+            found = kernel.run(
+                f"import os\nfor place in {places}:\n"
+                f"    try: print(open(os.path.join(place, {name!r})).read())\n    except OSError as error: print(error.errno)"
+            )
+        finally:
+            kernel.close()
+        assert not canary.reached({"text": found})
+        assert len(found.split()) == 4
