@@ -25,6 +25,7 @@ class ContainerfileError(InvalidSpec):
 
     def __init__(self, message: str, *, line: int = 0) -> None:
         where = f"dockerfile parse error on line {line}: " if line else ""
+        message = message if message.endswith((".", "?", ")", "…")) else f"{message}."
         super().__init__(message if message.startswith(where) and where else where + message)
         self.line = line
 

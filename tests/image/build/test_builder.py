@@ -8,7 +8,6 @@ import statistics
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,33 +17,11 @@ from labkit.image.build.errors import BuildCancelled, BuildError, ContainerfileE
 from labkit.image.build.progress import Event, Table, classic_text
 from labkit.image.rootfs import remove_tree
 from labkit.image.store import ImageStore
-from tests.image.build.corpus import BASE, write_context
+from tests.image.build.corpus import BASE
 from tests.image.build.stores import build_base, config_of, flatten, layers_of
 from tests.support import requires
 
 pytestmark = requires("userns", "overlay-userns", "program:busybox")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds the base image, made once; each test works on a copy of its blobs."""
-    folder = tmp_path_factory.mktemp("prepared")
-    build_base(ImageStore(folder / "store"), folder / "base")
-    return folder / "store"
-
-
-@pytest.fixture
-def store(prepared: Path, tmp_path: Path) -> Iterator[ImageStore]:
-    shutil.copytree(prepared, tmp_path / "store", ignore=shutil.ignore_patterns("layers", "build-cache", "pins", "tmp"))
-    yield ImageStore(tmp_path / "store")
-    # Unpacked layers belong to the ids of containers: an ordinary user may not remove them by path.
-    remove_tree(tmp_path / "store")
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    (tmp_path / "context").mkdir()
-    return write_context(tmp_path / "context")
 
 
 def make(store: ImageStore, context: Path, text: str, **options: object) -> BuildResult:

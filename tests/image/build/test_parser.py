@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 from labkit.image.build import instructions as made
 from labkit.image.build.errors import ContainerfileError
 from labkit.image.build.parser import parse
+from tests.support import PROJECT
 
 
 def only(line: str) -> made.Instruction:
@@ -178,3 +183,22 @@ def test_any_text_is_a_plan_or_an_error_of_labkits(lines: list[str]) -> None:
         assert parse("\n".join(lines)).stages
     except ContainerfileError as error:
         assert str(error)
+
+
+def test_the_reading_of_a_file_can_be_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "Containerfile"
+    file.write_text("ARG V=1\nFROM a:$V AS one\nCOPY --from=x a /b\n")
+    shown = subprocess.run(
+        [sys.executable, "-m", "labkit.image.build", str(file)], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    assert [line.split()[:2] for line in shown.stdout.splitlines()] == [["1", "Arg"], ["2", "From"], ["3", "Copy"]]
+    file.write_text("FOO\n")
+    failed = subprocess.run(
+        [sys.executable, "-m", "labkit.image.build", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
+    )
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "unknown instruction: FOO" in failed.stderr
