@@ -79,14 +79,17 @@ def race(
     only: Iterable[str] | None = None,
     warm_up: int = 3,
     progress: Callable[[int, int], Any] | None = None,
+    extra: Iterable[Contender] = (),
 ) -> Race:
     """Let the contenders run for ``n`` rounds; ``only`` names those that take part, ``progress`` is told each round.
+
+    ``extra`` brings contenders of one's own, which come last.
 
     Raises: InvalidSpec for an unknown name or n below 1, FeatureMissing without a static busybox.
     """
     if n < 1 or warm_up < 0:
         raise InvalidSpec(f"A race needs at least 1 round to count and no negative warm-up, not {n} and {warm_up}.")
-    with closing(rounds(only, warm_up=warm_up)) as going:
+    with closing(rounds(only, warm_up=warm_up, extra=extra)) as going:
         for number in range(1, warm_up + n + 1):
             so_far = next(going)
             if progress is not None:
@@ -94,7 +97,9 @@ def race(
     return so_far
 
 
-def rounds(only: Iterable[str] | None = None, *, warm_up: int = 3) -> Generator[Race, None, None]:
+def rounds(
+    only: Iterable[str] | None = None, *, warm_up: int = 3, extra: Iterable[Contender] = ()
+) -> Generator[Race, None, None]:
     """Let the contenders run round after round, without an end, and yield the race so far after each of them.
 
     Closing the generator ends the race and releases what the contenders need. Raises: as `race`.
@@ -103,6 +108,7 @@ def rounds(only: Iterable[str] | None = None, *, warm_up: int = 3) -> Generator[
     host = host_facts()
     with busybox_rootfs() as rootfs, ExitStack() as stack:
         runners = [_Runner(_enter(name, rootfs, stack)) for name in names]
+        runners += [_Runner(contender) for contender in extra]
         for number in itertools.count(1):
             for runner in runners:
                 runner.run(counts=number > warm_up)
