@@ -24,7 +24,6 @@ from labkit.linux.constants import Umount
 from labkit.linux.mountinfo import read_mountinfo
 from labkit.linux.syscalls import umount2
 from labkit.measure.scratch import find_dead_scratch, remove_dead_scratch
-from labkit.sandbox.leftovers import find_sandbox_leftovers, remove_sandbox_leftovers
 
 __all__ = ["Found", "add_arguments", "find", "remove", "run"]
 
@@ -40,7 +39,6 @@ class Found:
     interfaces: tuple[str, ...]
     scratch: tuple[Path, ...]
     half_done: tuple[Path, ...] = ()
-    sandboxes: tuple[Path, ...] = ()
 
     def lines(self) -> list[str]:
         """Return one line for each thing."""
@@ -49,7 +47,6 @@ class Found:
             *(f"mount {mount_point}" for mount_point in self.mounts),
             *(f"network interface {name}" for name in self.interfaces),
             *(f"folder {folder}" for folder in self.scratch),
-            *(f"cgroup {path}" for path in self.sandboxes),
             *(f"half-done image content {path}" for path in self.half_done),
         ]
 
@@ -84,8 +81,7 @@ def find() -> Found:
     mount_points = [mount.mount_point for mount in read_mountinfo()]
     mounts = [path for path in mount_points if any(path == folder or path.startswith(f"{folder}/") for folder in dead)]
     half_done = tuple(find_half_done())
-    sandboxes = tuple(find_sandbox_leftovers())
-    return Found(kernel_side, tuple(reversed(mounts)), tuple(_dead_interfaces()), tuple(scratch), half_done, sandboxes)
+    return Found(kernel_side, tuple(reversed(mounts)), tuple(_dead_interfaces()), tuple(scratch), half_done)
 
 
 def _dead_interfaces() -> list[str]:
@@ -104,7 +100,6 @@ def remove(found: Found) -> None:
         _remove_interface(name)
     for folder in found.scratch:
         remove_dead_scratch(folder)
-    remove_sandbox_leftovers()
     remove_half_done(found.half_done)
 
 

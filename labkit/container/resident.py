@@ -65,6 +65,7 @@ def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_
             launcher.end_all()
             if not launcher.was_dismissed:
                 _remove_cgroups(cgroup_parent, program_pidfd)
+                _collect(base)
         folder.remove()
 
 
@@ -135,4 +136,4 @@ def _remove_cgroups(parent: str, program_pidfd: int) -> None:
     poll = select.poll()
     poll.register(program_pidfd, select.POLLIN)
     poll.poll(_LAST_BREATH_MS)
-    cgroups.remove_leftovers(is_alive=lambda other: other != parent)
+    cgroups.remove_leftovers(is_alive=lambda other: other != parent and not other.startswith(f"{parent}-"))

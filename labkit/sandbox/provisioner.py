@@ -12,11 +12,13 @@ See: jupyter_client's documentation, "Kernel Provisioning"; proc_pid_root(5).
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import secrets
 import signal
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +30,6 @@ from labkit.errors import FeatureMissing, LabkitError, SetupError
 from labkit.linux.fds import Fd, pipe
 from labkit.sandbox import inside, notice
 from labkit.sandbox.environment import environment
-from labkit.sandbox.leftovers import remove_sandbox_leftovers
 from labkit.sandbox.level import REFUSED, Level, find_level, required
 from labkit.sandbox.policy import Policy, load
 from labkit.sandbox.sandbox import Sandbox, SandboxEnd
@@ -75,7 +76,7 @@ class SandboxProvisioner(LocalProvisioner):
             return await self._plain()
         km: Any = self.parent
         if self.folder is None:
-            remove_sandbox_leftovers()
+            _remember(self)
             self.folder = runfolder.RunFolder.create(runfolder.base_folder(), f"labkit-k{secrets.token_hex(4)}")
         km.transport, km.cache_ports, km.ip = "ipc", False, f"{self.folder.path}/s/k"
         for name, number in _PORTS.items():
@@ -225,10 +226,16 @@ class SandboxProvisioner(LocalProvisioner):
     async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
         """Release what is left of the sandbox and, unless it is to be restarted, its folder."""
         self._release()
-        if not restart and self.folder is not None:
-            self.folder.remove()
-            self.folder = None
+        if not restart:
+            self.end()
         await super().cleanup(restart)
+
+    def end(self) -> None:
+        """End the sandbox and remove its folder; safe to call twice."""
+        self._release()
+        folder, self.folder = self.folder, None
+        if folder is not None:
+            folder.remove()
 
     def _release(self) -> None:
         sandbox, self.sandbox = self.sandbox, None
@@ -251,3 +258,18 @@ class SandboxProvisioner(LocalProvisioner):
 
 def _as_bytes(key: str | bytes) -> bytes:
     return key.encode() if isinstance(key, str) else key
+
+
+_alive: weakref.WeakSet[SandboxProvisioner] = weakref.WeakSet()
+
+
+def _remember(provisioner: SandboxProvisioner) -> None:
+    """A server that stops in haste does not end its kernels; at Python's exit it does, after all."""
+    if not _alive:
+        atexit.register(_end_all)
+    _alive.add(provisioner)
+
+
+def _end_all() -> None:
+    for provisioner in list(_alive):
+        provisioner.end()

@@ -25,9 +25,8 @@ from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent
 from labkit.isolation.cgroups.files import read_text
 from labkit.isolation.cgroups.stats import parse_keyed
 from labkit.linux.fds import Fd
-from labkit.linux.mountinfo import read_mountinfo
 
-__all__ = ["NEEDED", "PAYLOAD", "PREFIX", "Subtree", "lacking", "other_hierarchies"]
+__all__ = ["NEEDED", "PAYLOAD", "PREFIX", "Subtree", "lacking"]
 
 #: How the name of every sandbox begins.
 PREFIX = "labkit-sandbox-"
@@ -99,8 +98,10 @@ class Subtree:
 
 def _make_empty_groups(made: dict[str, Fd], name: str, owner: tuple[int, int]) -> None:
     """Make a group in each v1 hierarchy that labkit does not use, where this user may; hold a lock on each."""
-    for _, own in other_hierarchies():
-        folder = f"{own}/{name}"
+    parent = default_parent()
+    for hierarchy in parent.layout.others:
+        # Named after this program's groups: who removes those of a killed program finds them by that.
+        folder = f"{hierarchy.own}/{parent.name}-{name.removeprefix(PREFIX)}"
         try:
             os.mkdir(folder, 0o755)
         except OSError:
@@ -108,17 +109,3 @@ def _make_empty_groups(made: dict[str, Fd], name: str, owner: tuple[int, int]) -
         made[folder] = Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         fcntl.flock(made[folder], fcntl.LOCK_SH)
         os.chown(folder, *owner)
-
-
-def other_hierarchies() -> list[tuple[str, str]]:
-    """Return mount point and this process's own folder of each v1 hierarchy that labkit does not use itself."""
-    known = {hierarchy.mount for hierarchy in default_parent().layout.hierarchies}
-    own = {
-        names: path for _, names, path in (line.split(":", 2) for line in read_text("/proc/self/cgroup").splitlines())
-    }
-    found = []
-    for mount in read_mountinfo():
-        if mount.fstype == "cgroup" and mount.mount_point not in known:
-            names = [name for name in own if name and set(name.split(",")) <= set(mount.super_options)]
-            found += [(mount.mount_point, (mount.mount_point + own[name]).rstrip("/")) for name in names[:1]]
-    return found

@@ -195,6 +195,8 @@ class _Kernel:
         if op == "shutdown":
             self.manager.shutdown_kernel(now=request.get("now", False))
             return {"alive": self.manager.is_alive()}
+        if op == "exit":
+            sys.exit(0)
         if op == "many":
             return self.many(request["count"])
         if op == "alive":

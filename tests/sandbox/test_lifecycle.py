@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from labkit.container import leftovers, runfolder
-from labkit.sandbox.leftovers import find_sandbox_leftovers
 from tests.sandbox.driver import Driver
 from tests.support import PROJECT, requires
 
@@ -104,18 +103,43 @@ def test_a_killed_init_takes_the_kernel_along(start: Start) -> None:
     assert ended(driver.started["kernel_pid"])
 
 
-def test_of_a_killed_server_the_next_start_removes_what_is_left(start: Start) -> None:
+def test_of_a_killed_server_nothing_is_left(start: Start) -> None:
     driver = start()
     os.kill(driver.process.pid, signal.SIGKILL)
     assert ended(driver.started["sandbox_pid"])
     assert ended(driver.started["kernel_pid"])
     assert ended(driver.started["launcher_pid"])
+    assert_nothing_is_left(driver)
+
+
+def assert_nothing_is_left(driver: Driver) -> None:
+    """The sandbox's folder and its cgroups are gone, in every hierarchy."""
+    deadline_s = time.monotonic() + 10
+    number = driver.started["name"].rpartition("-")[2]
+    while left := [
+        path
+        for path in (Path(driver.started["folder"]), *Path("/sys/fs/cgroup").rglob(f"labkit-*{number}"))
+        if path.exists()
+    ]:
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.05)
+
+
+def test_a_server_that_just_exits_leaves_nothing(start: Start) -> None:
+    driver = start()
+    driver.ask("exit")
+    assert ended(driver.started["kernel_pid"])
+    assert_nothing_is_left(driver)
+
+
+def test_of_server_and_launcher_killed_at_once_the_next_start_removes_what_is_left(start: Start) -> None:
+    driver = start()
+    for pid in (driver.started["launcher_pid"], driver.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert ended(driver.started["kernel_pid"])
     other = start()
     assert other.text("1 + 1").strip() == "2"
     assert not Path(driver.started["folder"]).exists()
-    assert not find_sandbox_leftovers()
-    name = driver.started["name"]
-    assert not list(Path("/sys/fs/cgroup").rglob(name))
 
 
 def test_of_server_and_launcher_killed_at_once_labkit_clean_removes_what_is_left(start: Start) -> None:
@@ -134,5 +158,5 @@ def test_of_server_and_launcher_killed_at_once_labkit_clean_removes_what_is_left
     )
     assert done.returncode == 0, done
     assert not Path(driver.started["folder"]).exists()
-    assert not list(Path("/sys/fs/cgroup").rglob(driver.started["name"]))
+    assert_nothing_is_left(driver)
     assert driver.started["folder"] not in leftovers.find(runfolder.base_folder()).folders

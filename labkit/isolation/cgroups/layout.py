@@ -10,7 +10,7 @@ controllers; v2 has a single one for all. A machine is
 ``/proc/self/mountinfo`` says what is mounted where, ``/proc/self/cgroup`` in which folder the reader is. Both give
 paths as the reader's cgroup namespace shows them, and a mount may show only a part of its hierarchy.
 
-Leaves out: hierarchies without a controller (``name=systemd``).
+Leaves out: limits in hierarchies of other controllers (``devices``) or none (``name=systemd``): these are only found.
 See: cgroups(7), cgroup_namespaces(7), proc_pid_mountinfo(5), proc_pid_cgroup(5).
 """
 
@@ -44,6 +44,8 @@ class Layout:
 
     version: Version
     hierarchies: tuple[Hierarchy, ...]
+    #: v1 hierarchies without a controller that labkit uses, such as ``devices`` and ``name=systemd``.
+    others: tuple[Hierarchy, ...] = ()
 
     def hierarchy_of(self, controller: str) -> Hierarchy | None:
         """Return the hierarchy that ``controller`` is attached to; None where the kernel has no such controller."""
@@ -59,7 +61,7 @@ def read_layout() -> Layout:
     """Return the layout that this process sees now."""
     with open("/proc/self/mountinfo") as mountinfo, open("/proc/self/cgroup") as cgroup:
         layout = parse_layout(mountinfo.read(), cgroup.read())
-    return Layout(layout.version, tuple(_with_v2_controllers(h) for h in layout.hierarchies))
+    return Layout(layout.version, tuple(_with_v2_controllers(h) for h in layout.hierarchies), layout.others)
 
 
 def parse_layout(mountinfo: str, cgroup: str) -> Layout:
@@ -74,8 +76,9 @@ def parse_layout(mountinfo: str, cgroup: str) -> Layout:
             names = tuple(_V1_NAMES.get(name, name) for name in sorted(controllers))
             found[controllers] = Hierarchy(version, mount, own, names)
     hierarchies = tuple(h for h in found.values() if h.version == 2 or set(h.controllers) & set(CONTROLLERS))
+    others = tuple(h for h in found.values() if h not in hierarchies)
     versions = {h.version for h in hierarchies}
-    return Layout("hybrid" if versions == {1, 2} else "v1" if versions == {1} else "v2", hierarchies)
+    return Layout("hybrid" if versions == {1, 2} else "v1" if versions == {1} else "v2", hierarchies, others)
 
 
 def _positions(cgroup: str) -> dict[tuple[str, ...], str]:
@@ -107,7 +110,7 @@ def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[str, str, Literal[1, 2], tu
                 "rdma",
                 "misc",
             }
-            names = tuple(sorted(word for word in options.split(",") if word in known))
+            names = tuple(sorted(word for word in options.split(",") if word in known or word.startswith("name=")))
             if names:
                 yield point, root, 1, names
 

@@ -61,7 +61,7 @@ def find_leftovers(is_alive: Callable[[str], bool] | None = None, *, layout: Lay
     found = []
     layout = layout or read_layout()
     # Freezer first: a frozen process has to be thawed before it can die in the other hierarchies.
-    for hierarchy in sorted(layout.hierarchies, key=lambda h: "freezer" not in h.controllers):
+    for hierarchy in sorted((*layout.hierarchies, *layout.others), key=lambda h: "freezer" not in h.controllers):
         # What is inside a folder of labkit's is its owner's business, except below this process's own group: there it
         # is a program in a container, say, that cleans up after itself.
         tops = (
