@@ -23,6 +23,13 @@ __all__ = ["make_ready", "raise_if_refused"]
 _AT_FDCWD, _O_CLOEXEC, _CLOCK_REALTIME = -100, 0o2000000, 0
 #: finit_module flags: load although the versions of symbols or the kernel's version text differ. linux/module.h
 _IGNORE_MODVERSIONS_AND_VERMAGIC = 3
+#: What programs expect in /dev beside devices.
+_DEV_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
 
 
 def make_ready(port: Port, spec: GuestSpec, now_s: float, deadline_s: float) -> None:
@@ -43,6 +50,9 @@ def make_ready(port: Port, spec: GuestSpec, now_s: float, deadline_s: float) -> 
         source = mount.source or mount.fstype
         made = calls.call("mount", source, mount.target, mount.fstype, mount.flags, mount.options)
         purposes[made] = f"mount {source} on {mount.target}"
+        if mount.target == "/dev":
+            for path, target in _DEV_LINKS.items():
+                calls.call("symlinkat", target, _AT_FDCWD, path)
     calls.call("close_range", 10, 1 << 30, 0)  # the modules' descriptors; the agent's own are below
     raise_if_refused(port.exchange(calls, deadline_s), purposes)
 

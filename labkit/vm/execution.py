@@ -38,6 +38,8 @@ _POLLIN, _POLLOUT, _WNOHANG = 1, 4, 1
 #: How long the guest waits for news before it answers, first and later: after an answer other threads get their turn.
 _FIRST_WAIT_S, _WAIT_S = 0.02, 0.05
 _KILL_GRACE_S = 2.0
+#: How long after a command's time limit the guest may take to say that it is still running: longer, and the guest hangs.
+_ANSWER_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,11 @@ class Execution:
                         f"{self._command[0]} took longer than {timeout_s:g} s in the guest and was killed: give it more time."
                     )
                 self._go_on(deadline_s)
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._port.chores += self._opened
+            self._port.waited_for.discard(self._pid)
+            if not isinstance(error, GuestError):
+                self._kill()
             raise
         self._port.chores += self._opened
         status = self._port.ended.pop(self._pid)
@@ -220,7 +225,7 @@ class Execution:
         collected = calls.call("wait4", -1, status, _WNOHANG, None)
         reads = [(output, calls.read(output.fd, _CHUNK_BYTES)) for output in self._outputs if output.fd >= 0]
         with self._port.lock:
-            answer = self._port.exchange(calls, deadline_s)
+            answer = self._port.exchange(calls, deadline_s + _ANSWER_GRACE_S)
             if new is not None:
                 self._pid = answer[new]
                 if self._pid < 0:
@@ -258,10 +263,8 @@ class Execution:
         elif count != -errno.EAGAIN:
             self._stdin, self._more = self._stdin[:0], None  # it does not want the rest: EPIPE
 
-    def _abandon(self) -> None:
+    def _kill(self) -> None:
         """Kill the command's group and collect it, as far as the guest still answers."""
-        self._port.chores += self._opened
-        self._port.waited_for.discard(self._pid)
         if self._pid <= 0 or self._port.ended.pop(self._pid, None) is not None:
             return
         calls = CallList(self._machine)
