@@ -19,7 +19,7 @@ from contextlib import ExitStack
 
 from labkit import charts, lesson
 from labkit.charts import race as race_chart
-from labkit.isolation import capabilities, idmap, mounts, overlay
+from labkit.isolation import capabilities, mounts, overlay
 from labkit.lesson import capstone
 from labkit.linux.steps import perform
 from labkit.measure import startup
