@@ -82,9 +82,19 @@ def accounts_of(folder: Path) -> Accounts:
 
 
 class RegistryServer:
-    """The registry in ``folder``, which is made if need be. A context manager: it serves in threads until it is closed."""
+    """The registry in ``folder``, which is made if need be. A context manager: it serves in threads until it is closed.
 
-    def __init__(self, folder: Path, settings: RegistrySettings | None = None) -> None:
+    ``watch`` is told method, address and status of each request, in the thread that answers it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RegistrySettings | None = None,
+        *,
+        watch: Callable[[str, str, int], object] = lambda *_: None,
+    ) -> None:
+        self._watch = watch
         self.folder, self.settings = folder, settings or RegistrySettings()
         self.accounts = accounts_of(folder)
         _check(self.settings, self.accounts)
@@ -171,6 +181,7 @@ class RegistryServer:
         except (LabkitError, OSError, ValueError) as error:
             log.exception("%s %s failed", request.method, request.target[:200])
             answer = _failure(error)
+        self._watch(request.method, request.target, answer.status)
         common = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
         return replace(answer, headers=common | answer.headers)
 
