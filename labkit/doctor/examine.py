@@ -102,6 +102,18 @@ def _feature(name: str, group: str, found: dict[str, Answer], said: str) -> Feat
 
 
 def _host() -> dict[str, str]:
+    return _machine() | _sandbox()
+
+
+def _sandbox() -> dict[str, str]:
+    """Return the sandbox of labkit's that this process is in, in one line, if it is in one (`labkit.sandbox.here`)."""
+    try:
+        return {"sandbox": str(json.loads(Path("/run/jupyter/sandbox.json").read_text())["summary"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _machine() -> dict[str, str]:
     with suppress(OSError):
         return {
             "Linux": platform.release(),

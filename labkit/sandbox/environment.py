@@ -34,5 +34,6 @@ def environment(given: Mapping[str, str], *, hostname: str) -> dict[str, str]:
         # ipykernel ends when its parent is no longer this process; its parent is PID 1.
         "JPY_PARENT_PID": "1",
         "LABKIT_SANDBOX": "1",
+        "LABKIT_PROGRESS": f"{HOME}/work/.progress.json",  # the one folder that is there again next time
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -30,6 +30,7 @@ from labkit.errors import FeatureMissing, LabkitError, SetupError
 from labkit.linux.fds import Fd, pipe
 from labkit.sandbox import inside, notice
 from labkit.sandbox.environment import environment
+from labkit.sandbox.here import FACTS_FILE, facts_text
 from labkit.sandbox.level import REFUSED, Level, find_level, required
 from labkit.sandbox.policy import Policy, load
 from labkit.sandbox.sandbox import Sandbox, SandboxEnd
@@ -136,7 +137,7 @@ class SandboxProvisioner(LocalProvisioner):
             try:
                 sandbox.start(
                     cmd, env=env, cwd=kwargs.get("cwd") or os.getcwd(), streams=("null", write_end.number, write_end.number),
-                    files={_INNER_FILE: json.dumps(kwargs["inner_info"]), inside.BUSY_FILE: ""},
+                    files={_INNER_FILE: json.dumps(kwargs["inner_info"]), inside.BUSY_FILE: "", FACTS_FILE: facts_text(self.level, self.policy)},
                 )  # fmt: skip
             except (SetupError, FeatureMissing) as error:
                 read_end.close()
