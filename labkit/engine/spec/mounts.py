@@ -98,6 +98,11 @@ def _parse_bind(text: str) -> MountPoint:
     if {"ro", "rw"} <= options:
         raise BadParameter(f"invalid mode: {parts[2]}")
     read_only, no_copy = "ro" in options, "nocopy" in options
+    if target.strip("/") == "":
+        kind = "bind" if source.startswith("/") else "volume"
+        raise BadParameter(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
+        )
     if source.startswith("/"):
         clean = posixpath.normpath(source)
         return MountPoint("bind", _target(target), source=clean, read_only=read_only, create_source=True)
