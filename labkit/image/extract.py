@@ -34,6 +34,7 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MOST_OPEN_FOLDERS = 128
 _MOST_KEPT_TIMES = 100_000
+_MOST_IDS = 65_536
 _ACL = "system.posix_acl_access"
 _CAPABILITY = "security.capability"
 _ATTRIBUTE_REFUSED = (errno.EOPNOTSUPP, errno.EPERM)
@@ -141,14 +142,13 @@ class Extractor:
             os.close(fd)
 
     def _chown(self, fd: int, entry: tar.Entry) -> None:
+        _check_owner(entry)
         try:
             os.fchown(fd, entry.uid, entry.gid)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            raise ImageError(
-                f"{entry.shown} belongs to {entry.uid}:{entry.gid}, but a container here has only ids below 65536."
-            ) from error
+            raise _no_such_owner(entry) from error
 
     def _set_attributes(self, fd: int, entry: tar.Entry) -> None:
         for name, value in entry.xattrs.items():
@@ -273,6 +273,7 @@ class Extractor:
         else:
             os.mkfifo(name, entry.mode & 0o777, dir_fd=parent_fd)
         if self.keep_owners and (self.always_chown or entry.uid or entry.gid):
+            _check_owner(entry)
             os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
 
@@ -352,6 +353,18 @@ class Extractor:
             except FileNotFoundError:
                 continue  # replaced meanwhile
         self._times.clear()
+
+
+def _check_owner(entry: tar.Entry) -> None:
+    # 4294967295 is -1 to chown(2), which leaves the owner as it is.
+    if max(entry.uid, entry.gid) >= _MOST_IDS:
+        raise _no_such_owner(entry)
+
+
+def _no_such_owner(entry: tar.Entry) -> ImageError:
+    return ImageError(
+        f"{entry.shown} belongs to {entry.uid}:{entry.gid}, but a container here has only ids below {_MOST_IDS}."
+    )
 
 
 def _lstat_or_none(name: bytes, dir_fd: int) -> os.stat_result | None:
