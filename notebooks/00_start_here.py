@@ -10,7 +10,7 @@ need some Python and a little shell. You need to know nothing about kernels.
 **At the end you can** run a cell, start a container from Python and say in plain words what it shows, read the table of what this machine
 allows, and find your way through the lessons.
 
-**Time:** about 15 minutes.
+**Time:** about 20 minutes.
 
 ## How to read a lesson
 
@@ -25,16 +25,61 @@ import os
 import platform
 from pathlib import Path
 
-from labkit import NS, Container, Namespaced, lesson
+from labkit import NS, Container, Namespaced, lesson, units
 from labkit.container import run
 from labkit.doctor import LESSONS
-from labkit.isolation.cgroups import read_layout
-from labkit.isolation.namespaces import describe, namespaces_of
+from labkit.isolation import cgroups, namespaces, network
 from labkit.lesson.needs import report
 from labkit.linux.proc import read_uid_map
+from labkit.sandbox.here import here
 from labkit.widgets.doctor_table import DoctorTable
 
 lesson.begin("00_start_here")
+
+# %% [markdown]
+"""
+## This notebook is already inside a container
+
+Students run whatever they like in notebooks, so the Python behind this page does not run on the machine itself. It was put into a
+**sandbox**, a container made of the very mechanisms that this course takes apart. Ask it who it is. First, a guess:
+"""
+
+# %%
+boxed = lesson.predict(
+    "Which number does the system give to the Python process that runs this notebook?",
+    options=["2", "a large number, as for any process of this machine"],
+    answer="2" if here() else "a large number, as for any process of this machine",
+    why="It sees a list of processes of its own: number 1 waits for the others to end, number 2 is this notebook's."
+    if here() else "Here it runs without a sandbox: the list below its first cell says why.")
+boxed
+
+# %% tags=["nbval-ignore-output"]
+print("process", os.getpid(), "of user", os.geteuid(), "on a machine called", platform.node())
+print("number 1 is", Path("/proc/1/comm").read_text().strip())
+print("the machine's own root, who owns /usr, is for it user", os.stat("/usr").st_uid)
+print("its network:", ", ".join(interface.name for interface in network.interfaces()))
+print("its home:", os.statvfs(Path.home()).f_blocks * os.statvfs(Path.home()).f_frsize // units.MiB, "MiB")
+
+# %% tags=["nbval-ignore-output"]
+boxed.compare()
+
+# %% [markdown]
+"""
+You are root here, but not the root of the machine, whom this sandbox knows only as 65534, "nobody". So you may break things: delete what you like, fill the disk, start processes without end. *Kernel > Restart Kernel* throws
+this sandbox away and makes a new one. What is in the folder `work` in the home stays; nothing else does. The machine around it, and other people's notebooks,
+do not notice.
+
+These are the limits, as the text that a teacher can change. What the words mean is what the lessons are about.
+"""
+
+# %% tags=["nbval-ignore-output"]
+print(here() or "This notebook does not run in a sandbox of labkit's.")
+
+# %%
+lesson.check("in a sandbox this notebook is process number 2, and root", not here() or (os.getpid(), os.geteuid()) == (2, 0),
+             got=(os.getpid(), os.geteuid()))
+lesson.check("in a sandbox the only network is its own", not here() or {i.name for i in network.interfaces()} <= {"lo", "tap0"},
+             got=network.interfaces())
 
 # %% [markdown]
 """
@@ -111,30 +156,30 @@ You need not understand the rows now. Each lesson comes back to its own, in the 
 ## Where this notebook runs
 
 The notebook is a page in your browser. The Python that runs its cells is a process on a machine, and it is itself in a box: eight
-*namespaces*, which say what it can see, and a *cgroup*, which says what it may use. On an ordinary machine that box is the whole machine. In the
-course's sandbox, or in a cloud, it is a smaller one.
+*namespaces*, which say what it can see, and a *cgroup*, which says what it may use. For an ordinary process that box is the whole machine. For this
+notebook it is the sandbox that you met at the top.
 """
 
 # %% tags=["nbval-ignore-output"]
 print(f"This Python is process {os.getpid()} of user {os.geteuid()}, on Linux {platform.release()}.")
-for kind, number in namespaces_of("self").items():
-    print(f"  its {describe(kind).name} namespace is number {number}")
+for kind, number in namespaces.namespaces_of("self").items():
+    print(f"  its {namespaces.describe(kind).name} namespace is number {number}")
 
 # %% [markdown]
 """
-Is that the same box in which the first process of this machine lives? The numbers tell. (An ordinary user may not look at process 1; then
-the answer is "not shown".)
+Is that the same box in which process 1 lives? The numbers tell. (Who has less power than process 1 may not look at it; then the answer is "not
+shown". In the sandbox it is so: its process 1 belongs to the outer of two user namespaces.)
 """
 
 # %% tags=["nbval-ignore-output"]
-mine = namespaces_of("self")
+mine = namespaces.namespaces_of("self")
 try:
-    first = namespaces_of(1)
-    same = [describe(kind).name for kind in mine if mine[kind] == first[kind]]
+    first = namespaces.namespaces_of(1)
+    same = [namespaces.describe(kind).name for kind in mine if mine[kind] == first[kind]]
     print("shared with process 1:", ", ".join(same))
 except PermissionError:
     print("not shown: this user may not look at process 1")
-print("control groups:", read_layout().version)
+print("control groups:", cgroups.read_layout().version)
 print("ids, as (inside, outside, how many):", [(line.inside, line.outside, line.count) for line in read_uid_map()])
 
 # %% [markdown]
@@ -145,9 +190,9 @@ And the container? Its box was another one. Here it is beside yours:
 # %% tags=["nbval-ignore-output"]
 with Container(["sleep", "60"], image_like_host=True) as box:
     box.start()
-    theirs = namespaces_of(box.pid)
+    theirs = namespaces.namespaces_of(box.pid)
 for kind in mine:
-    print(f"  {describe(kind).name:<8}", "the same" if mine[kind] == theirs[kind] else "its own")
+    print(f"  {namespaces.describe(kind).name:<8}", "the same" if mine[kind] == theirs[kind] else "its own")
 
 # %%
 lesson.check("the container's process list is not ours", mine[NS.PID] != theirs[NS.PID], got=theirs)
@@ -258,19 +303,19 @@ What each of the lessons in this folder can show on *this* machine:
 """
 
 # %% tags=["nbval-ignore-output"]
-here = [state for state in report().lessons() if list(Path(".").glob(f"{state.lesson}_*.ipynb"))]
-for state in here:
+found = [state for state in report().lessons() if list(Path(".").glob(f"{state.lesson}_*.ipynb"))]
+for state in found:
     shows = {"yes": "all of it", "limited": "its main point", "no": "what is refused, and why"}[state.state]
     print(f"{state.lesson} {state.title:<42} {shows}{': without ' + ', '.join(state.missing) if state.missing else ''}")
 
 # %%
-lesson.check("every lesson has an answer", len(report().lessons()) == len(LESSONS), got=here)
+lesson.check("every lesson has an answer", len(report().lessons()) == len(LESSONS), got=found)
 
 # %% [markdown]
 """
 ### What you have done so far
 
-Predictions, quizzes and exercises are counted in one small file on this machine, which nobody else reads.
+Predictions, quizzes and exercises are counted in one small file, which nobody else reads.
 """
 
 # %% tags=["nbval-ignore-output"]

@@ -20,6 +20,7 @@ See: mount_namespaces(7) ("Restrictions on mount namespaces"), user_namespaces(7
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -71,6 +72,8 @@ def _before(inner: Inner) -> list[Step]:
         # ABI: struct rlimit64, two unsigned words; -1 is RLIM_INFINITY.
         limit = struct.pack("<qq", soft, hard)
         steps.append(Step("prlimit64", (0, int(getattr(resource, name)), limit, None), f"set {name}"))
+    # The session's key ring is inherited, whatever the namespaces; a new one is empty. KEYCTL_JOIN_SESSION_KEYRING is 1.
+    steps.append(Step("keyctl", (1, None), "begin an empty session key ring", tolerate=(errno.ENOSYS,)))
     why = "make the signal to go on"
     return [
         *steps,

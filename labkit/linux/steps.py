@@ -46,7 +46,7 @@ _X86_64 = {
     "read": 0, "write": 1, "close": 3, "ioctl": 16, "socket": 41, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "execve": 59,
     "fcntl": 72, "chdir": 80, "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119,
     "capset": 126, "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170,
-    "exit_group": 231, "eventfd2": 290, "openat": 257, "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292,
+    "exit_group": 231, "keyctl": 250, "eventfd2": 290, "openat": 257, "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292,
     "prlimit64": 302, "setns": 308, "seccomp": 317,
 }  # fmt: skip
 _GENERIC = {
@@ -54,7 +54,7 @@ _GENERIC = {
     "pivot_root": 41, "chdir": 49, "openat": 56, "close": 57, "read": 63, "write": 64, "capset": 91, "exit_group": 94,
     "unshare": 97, "setresuid": 147, "setresgid": 149, "setsid": 157, "setgroups": 159, "sethostname": 161,
     "umask": 166, "prctl": 167, "socket": 198, "sendto": 206, "recvfrom": 207, "sendmsg": 211, "execve": 221,
-    "prlimit64": 261, "setns": 268, "seccomp": 277,
+    "prlimit64": 261, "setns": 268, "seccomp": 277, "keyctl": 219,
 }  # fmt: skip
 #: Calls since Linux 5.0 have one number everywhere.
 _SINCE_5 = {

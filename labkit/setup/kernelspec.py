@@ -12,16 +12,18 @@ See: the Jupyter client's "Kernel specs"; JupyterLab's "overrides.json".
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DISPLAY_NAME", "NAME", "PROVISIONER", "install", "spec"]
+__all__ = ["DISPLAY_NAME", "NAME", "PROVISIONER", "folder_in", "install", "remove", "spec"]
 
 NAME = "labkit"
 DISPLAY_NAME = "Python (labkit sandbox)"
 #: The name under which `labkit.sandbox.provisioner` is known to Jupyter (an entry point, in pyproject.toml).
 PROVISIONER = "labkit-sandbox"
 
+_SETTINGS = "share/jupyter/lab/settings/overrides.json"
 _OVERRIDES: dict[str, Any] = {
     # Otherwise the first thing a student sees is a question about news of the Jupyter project.
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
@@ -38,12 +40,25 @@ def spec(python: Path) -> dict[str, Any]:
     }
 
 
+def folder_in(prefix: Path) -> Path:
+    """Return the kernelspec's folder in the environment ``prefix``, whether it is there or not."""
+    return prefix / "share/jupyter/kernels" / NAME
+
+
 def install(prefix: Path, python: Path) -> Path:
     """Write the kernelspec and the settings below ``prefix``; return the kernelspec's folder."""
-    folder = prefix / "share/jupyter/kernels" / NAME
+    folder = folder_in(prefix)
     _write(folder / "kernel.json", spec(python))
-    _write(prefix / "share/jupyter/lab/settings/overrides.json", _OVERRIDES)
+    _write(prefix / _SETTINGS, _OVERRIDES)
     return folder
+
+
+def remove(prefix: Path) -> None:
+    """Remove what `install` wrote. Raises: OSError."""
+    shutil.rmtree(folder_in(prefix))
+    settings = prefix / _SETTINGS
+    if settings.is_file() and json.loads(settings.read_text()) == _OVERRIDES:
+        settings.unlink()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
