@@ -110,8 +110,11 @@ class Guest:
         """
         spec, state_fd = open_snapshot(path)
         guest = cls(spec=spec, name=name, network=network)
-        with state_fd:
-            guest._instance = load_state(guest.name, spec, state_fd, time.monotonic() + timeout_s, network)
+        try:
+            with state_fd:
+                guest._instance = load_state(guest.name, spec, state_fd, time.monotonic() + timeout_s, network)
+        except GuestError as error:
+            raise GuestError(f"{path} could not be brought back: {error} Make a new snapshot.") from error
         return guest
 
     @property

@@ -110,9 +110,12 @@ class Instance:
         now_s = time.monotonic()
         return loaded_s or now_s, now_s
 
-    def why_silent(self) -> str:
-        """Say what is known of a guest that does not answer, in a sentence or two; the newest fact first."""
-        self.process.ended.wait(_LAST_WORDS_S if self._has_hung_up() else 0)
+    def why_silent(self, *, is_gone: bool = False) -> str:
+        """Say what is known of a guest that does not answer, in a sentence or two; nothing if its QEMU runs.
+
+        ``is_gone``: something has told already that QEMU is ending, so its status is waited for.
+        """
+        self.process.ended.wait(_LAST_WORDS_S if is_gone or self._has_hung_up() else 0)
         code, panic = self.process.code, self.process.console.panic()
         if code is None:
             return ""
@@ -129,9 +132,10 @@ class Instance:
         return f"QEMU ended with status {code}: {self.process.complaints or 'it gave no reason'}."
 
     def _has_hung_up(self) -> bool:
-        """Tell whether QEMU has closed the monitor's socket, which only its end does."""
+        """Tell whether QEMU has closed its end of the agent's line, which only its end does."""
         poll = select.poll()
-        poll.register(self.monitor, 0)
+        if self.port.fileno() >= 0:
+            poll.register(self.port, 0)
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ def wait_for_arrival(instance: Instance, deadline_s: float) -> None:
         try:
             status = instance.monitor.execute("query-status", timeout_s=max(0.1, deadline_s - time.monotonic()))
         except GuestError as error:
-            raise GuestError(instance.why_silent() or str(error)) from error
+            raise GuestError(instance.why_silent(is_gone=True) or str(error)) from error
         if status["status"] != "inmigrate":
             return
         if time.monotonic() > deadline_s:
