@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from labkit.sandbox import policy, view
 from labkit.sandbox.server_options import FIRST_LESSON, course_options, enter
 from labkit.setup import parts
 from labkit.setup.steps import checkout_folder
@@ -34,10 +35,10 @@ def has_display(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"))
 
 
-def server_arguments(notebooks: Path, *, euid: int, environ: Mapping[str, str]) -> list[str]:
+def server_arguments(notebooks: Path, *, work: Path, euid: int, environ: Mapping[str, str]) -> list[str]:
     """Return the options for the Jupyter server."""
     arguments = [
-        *course_options(notebooks),
+        *course_options(notebooks, work=work),
         # Jupyter announces a token of its own making in eight lines; a given one it leaves to us.
         f"--IdentityProvider.token={secrets.token_hex(24)}",
         "--Application.log_level=ERROR",
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jupyterlab.labapp import LabApp  # takes a third of a second, and only this function needs it
 
     os.environ["PATH"] = parts.search_path(os.environ.get("PATH", os.defpath))  # for the kernels
-    arguments = server_arguments(notebooks, euid=os.geteuid(), environ=os.environ)
+    work = view.work_folder(policy.load())
+    arguments = server_arguments(notebooks, work=work, euid=os.geteuid(), environ=os.environ)
     server = LabApp.initialize_server(argv=with_options(arguments, sys.argv[1:] if argv is None else argv))
     address = address_of(server.connection_url, server.identity_provider.token)
     server.io_loop.add_callback(print, _WELCOME.format(address=address), flush=True)

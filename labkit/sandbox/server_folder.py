@@ -135,7 +135,7 @@ class CourseFolder:
 
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
-        root, rest = self._place(path)
+        root, rest = self.place(path)
         with (
             Fd(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd,
             Fd(_open(root_fd.number, rest or ".", flags)) as fd,
@@ -151,7 +151,7 @@ class CourseFolder:
         with self._opened(folder, os.O_PATH | os.O_DIRECTORY) as fd:
             yield fd, name
 
-    def _place(self, path: str) -> tuple[Path, str]:
+    def place(self, path: str) -> tuple[Path, str]:
         """Return the real folder in which ``path`` is resolved, and the rest of it. Raises: OSError for ``..``."""
         names = path.split("/")
         if ".." in names or "." in names or "\0" in path:

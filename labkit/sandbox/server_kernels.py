@@ -11,6 +11,7 @@ See: Jupyter Client, "Kernel specs"; Jupyter Server, "MappingKernelManager"; zmq
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -22,6 +23,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from traitlets import Int, default
 from typing_extensions import override
 
+from labkit.sandbox.server_contents import CourseContents
 from labkit.sandbox.server_folder import CourseFolder
 from labkit.units import MiB
 
@@ -83,7 +85,8 @@ class CourseKernels(AsyncMappingKernelManager):
     @override
     def cwd_for_path(self, path: str, **_: Any) -> str:
         """Return the folder of the notebook ``path``, the nearest that is there; the root if the way leads out of it."""
-        folder = CourseFolder(Path(self.root_dir))
+        contents = getattr(self.parent, "contents_manager", None)
+        folder = contents.folder if isinstance(contents, CourseContents) else CourseFolder(Path(self.root_dir))
         names = [name for name in path.split("/") if name]
         while names:
             try:
@@ -92,7 +95,7 @@ class CourseKernels(AsyncMappingKernelManager):
             except OSError:
                 pass
             names.pop()
-        return str(Path(self.root_dir, *names))
+        return os.path.join(*folder.place("/".join(names)))
 
     @override
     def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:

@@ -45,9 +45,11 @@ def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return own | {name: environ[name] for name in own if environ.get(name)}
 
 
-def course_options(notebooks: Path) -> list[str]:
-    """Return the options that any server of the course has."""
+def course_options(notebooks: Path, *, work: Path) -> list[str]:
+    """Return the options that any server of the course has; ``work`` is shown in its root, wherever it lies."""
+    elsewhere = [] if work.parent == notebooks else [f"--CourseContents.parts={work.name}={work}"]
     return [
+        *elsewhere,
         f"--ServerApp.root_dir={notebooks}",
         "--ServerApp.contents_manager_class=labkit.sandbox.server_contents.CourseContents",
         "--ServerApp.kernel_manager_class=labkit.sandbox.server_kernels.CourseKernels",

@@ -196,10 +196,14 @@ def files(*, hostname: str) -> tuple[tuple[str, bytes], ...]:
 
 def inner_cwd(cwd: str, shown: Iterable[MountSpec]) -> str:
     """Return the folder to start in: ``cwd`` if the sandbox shows it or something below it, else the home."""
-    kinds = ("bind", "overlay")
-    targets = [mount.target for mount in shown if mount.kind in kinds]
+    seen = [mount for mount in shown if mount.kind in ("bind", "overlay")]
     written = os.path.abspath(cwd)
-    if any(_is_above(target, written) for target in targets):
-        return written  # links in it are the sandbox's affair
+    # Links in it are the sandbox's affair: they are not followed out here.
+    for mount in seen:
+        if _is_above(mount.target, written):
+            return written
+    for mount in seen:
+        if _is_above(mount.source, written):
+            return mount.target + written[len(mount.source) :]
     path = os.path.realpath(cwd)
-    return path if any(_is_above(target, path) or _is_above(path, target) for target in targets) else HOME
+    return path if any(_is_above(mount.target, path) or _is_above(path, mount.target) for mount in seen) else HOME

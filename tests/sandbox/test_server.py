@@ -26,7 +26,7 @@ VENV = PROJECT / ".venv"
 
 def options(*, euid: int = 1000, **environ: str) -> list[str]:
     """Return the server's options on such a machine."""
-    return lab.server_arguments(Path("/notebooks"), euid=euid, environ=environ)
+    return lab.server_arguments(Path("/notebooks"), work=Path("/notebooks/work"), euid=euid, environ=environ)
 
 
 def test_a_browser_opens_only_where_there_is_a_display() -> None:
