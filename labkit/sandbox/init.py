@@ -13,6 +13,8 @@ See: pid_namespaces(7), wait(2).
 import os
 import signal
 
+__all__ = ["KERNEL_PID", "main"]
+
 KERNEL_PID = 2
 
 

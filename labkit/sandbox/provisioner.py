@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from typing_extensions import override
 
 from labkit.container import runfolder
 from labkit.errors import FeatureMissing, LabkitError, SetupError
@@ -64,14 +65,15 @@ class SandboxProvisioner(LocalProvisioner):
         """True from the start until the end has been collected by `wait`."""
         return self.sandbox is not None or bool(super().has_process)
 
-    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+    @override
+    async def pre_launch(self, **_asked: Any) -> dict[str, Any]:
         """Find out what sandbox can be had, and settle where the kernel's sockets will be.
 
         Raises: InvalidSpec for a wrong policy, FeatureMissing for one that this machine cannot keep.
         """
         self.policy = load()
         self.level = required(find_level(), self.policy)
-        kwargs["extra_arguments"] = [*kwargs.get("extra_arguments", []), _EXTENSION]
+        kwargs = _asked | {"extra_arguments": [*_asked.get("extra_arguments", []), _EXTENSION]}
         self._asked = dict(kwargs)
         if not self.level.namespaces:
             return await self._plain()
@@ -120,15 +122,16 @@ class SandboxProvisioner(LocalProvisioner):
         else:
             env[inside.WARNING_VARIABLE] = warning
 
-    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+    @override
+    async def launch_kernel(self, cmd: list[str], **_given: Any) -> KernelConnectionInfo:
         """Start the sandbox with the kernel in it. Raises: SetupError naming the step that the kernel refused."""
         if not self.level.namespaces:
-            return await super().launch_kernel(cmd, **kwargs)
+            return await super().launch_kernel(cmd, **_given)
         folder = self.folder
         if folder is None:
             raise RuntimeError("pre_launch has not been called")
         name = f"{PREFIX}{secrets.token_hex(4)}"
-        env = environment(kwargs["env"], hostname=name[-16:])
+        env = environment(_given["env"], hostname=name[-16:])
         if self.level.reasons:
             self._warn(env)
         read_end, write_end = pipe()
@@ -136,8 +139,8 @@ class SandboxProvisioner(LocalProvisioner):
         with write_end:
             try:
                 sandbox.start(
-                    cmd, env=env, cwd=kwargs.get("cwd") or os.getcwd(), streams=("null", write_end.number, write_end.number),
-                    files={_INNER_FILE: json.dumps(kwargs["inner_info"]), inside.BUSY_FILE: "", FACTS_FILE: facts_text(self.level, self.policy)},
+                    cmd, env=env, cwd=_given.get("cwd") or os.getcwd(), streams=("null", write_end.number, write_end.number),
+                    files={_INNER_FILE: json.dumps(_given["inner_info"]), inside.BUSY_FILE: "", FACTS_FILE: facts_text(self.level, self.policy)},
                 )  # fmt: skip
             except (SetupError, FeatureMissing) as error:
                 read_end.close()
@@ -173,6 +176,7 @@ class SandboxProvisioner(LocalProvisioner):
             name="MemoryLimitReached", words=notice.memory_words(self.policy),
         )  # fmt: skip
 
+    @override
     async def poll(self) -> int | None:
         """Return None while the kernel runs (or its last word is being said), else how it ended."""
         if self.sandbox is None:
@@ -186,6 +190,7 @@ class SandboxProvisioner(LocalProvisioner):
             return SandboxEnd(0, out_of_memory=False)
         return self.sandbox.wait(0)
 
+    @override
     async def wait(self) -> int | None:
         """Wait for the end and release the sandbox."""
         if self.sandbox is None:
@@ -195,6 +200,7 @@ class SandboxProvisioner(LocalProvisioner):
         self._release()
         return code
 
+    @override
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel and its process group."""
         if self.sandbox is None:
@@ -204,11 +210,13 @@ class SandboxProvisioner(LocalProvisioner):
         elif signum:
             self.sandbox.signal(signum)
 
-    async def shutdown_requested(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+    @override
+    async def shutdown_requested(self, restart: bool = False) -> None:
         """Remember that the end that comes now was asked for."""
         self._ending = True
 
-    async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+    @override
+    async def kill(self, restart: bool = False) -> None:
         """End the sandbox with everything in it."""
         if self.sandbox is None:
             await super().kill(restart)
@@ -216,7 +224,8 @@ class SandboxProvisioner(LocalProvisioner):
             self._ending = True
             self.sandbox.kill()
 
-    async def terminate(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+    @override
+    async def terminate(self, restart: bool = False) -> None:
         """Ask the kernel to end."""
         if self.sandbox is None:
             await super().terminate(restart)
@@ -224,7 +233,8 @@ class SandboxProvisioner(LocalProvisioner):
             self._ending = True
             self.sandbox.signal(signal.SIGTERM)
 
-    async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002 - Jupyter's signature
+    @override
+    async def cleanup(self, restart: bool = False) -> None:
         """Release what is left of the sandbox and, unless it is to be restarted, its folder."""
         self._release()
         if not restart:

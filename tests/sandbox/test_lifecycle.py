@@ -51,13 +51,15 @@ def test_an_interrupt_stops_the_cell_and_what_it_started(start: Start) -> None:
 def test_a_restart_gives_a_new_sandbox_at_the_same_address(start: Start) -> None:
     driver = start()
     first = driver.started
-    driver.text("x = 1; open('/root/file', 'w').close()")
+    driver.text("x = 1; import os; os.chdir(os.path.expanduser('~')); open('file', 'w').close()")
     second = driver.ask("restart")
     assert second["kernel_pid"] != first["kernel_pid"]
     assert second["connection_file"] == first["connection_file"]
     assert second["folder"] == first["folder"]
     assert ended(first["sandbox_pid"])
-    assert driver.text("import os; print('x' in globals(), os.path.exists('/root/file'))").split() == ["False", "False"]
+    assert driver.text(
+        "import os; print('x' in globals(), os.path.exists(os.path.expanduser('~') + '/file'))"
+    ).split() == ["False", "False"]
 
 
 @pytest.mark.parametrize("now", [False, True])

@@ -65,7 +65,7 @@ def test_a_kernel_killed_by_its_memory_limit_says_so_in_the_cell_that_ran(start:
 @pytest.mark.parametrize(
     ("what", "code", "error"),
     [
-        ("home", "[open(f'/root/{n}', 'w').close() for n in range(1000)]", "No space left"),
+        ("home", "import os; [open(os.path.expanduser('~') + f'/{n}', 'w').close() for n in range(1000)]", "No space left"),
         ("temporary", "open('/tmp/x', 'wb').write(bytes(40 << 20))", "No space left"),
         ("open files", "files = [open('/dev/null') for _ in range(10000)]", "Too many open files"),
         ("file size", "f = open('/tmp/s', 'wb'); f.truncate(2 << 30)", "File too large"),
