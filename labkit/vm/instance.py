@@ -34,6 +34,7 @@ from labkit.vm.timeline import FIRMWARE_BYTES, loaded_bytes
 
 __all__ = ["Instance"]
 
+MEMORY_FACTS = "/proc/meminfo"
 #: What QEMU itself takes beside the guest's memory.
 _QEMU_BYTES = 96 << 20
 _LAST_WORDS_S = 2.0
@@ -174,7 +175,7 @@ def _memory_file(name: str, size_bytes: int) -> Fd:
 
 def _demand_memory(spec: GuestSpec) -> None:
     """Raise GuestError if the machine has not enough memory left for the guest to touch all of its own."""
-    with open("/proc/meminfo") as file:
+    with open(MEMORY_FACTS) as file:
         available = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
     needed = spec.memory_bytes + _QEMU_BYTES
     if needed > available:

@@ -119,6 +119,10 @@ def test_output_before_a_long_silence_does_not_end_the_command(agent: LocalAgent
     assert run(agent, "sh", "-c", "echo one; sleep 0.3; echo two").text == "one\ntwo\n"
 
 
+def test_output_beyond_what_is_kept_is_read_and_dropped(agent: LocalAgent) -> None:
+    assert run(agent, "head", "-c", str(20 << 20), "/dev/zero", timeout_s=60).stdout == bytes(16 << 20)
+
+
 def test_closed_streams_do_not_end_the_command(agent: LocalAgent) -> None:
     result = run(agent, "sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 5")
     assert (result.status, result.stdout) == (5, b"")

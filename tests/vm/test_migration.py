@@ -16,24 +16,26 @@ _COUNTER = "i=0; while usleep 10000; do i=$((i+1)); echo $i; done > /dev/console
 def test_a_counter_goes_on_through_two_moves_and_misses_no_beat() -> None:
     with Guest() as guest:
         guest.exec(["sh", "-c", _COUNTER])
-        first_console = guest.console
-        first_console.wait_for("\n5", 30)
-        first_pid = guest.pid
-        moves = [guest.migrate(), guest.migrate()]
-        last_console = guest.console
-        seen = last_console.wait_for("\n", 30)
-        assert seen is not None
-        assert guest.pid != first_pid
-        assert not Path(f"/proc/{first_pid}").exists()
+        consoles, moves, pids = [guest.console], [], [guest.pid]
+        consoles[0].wait_for("\n5", 30)
+        for _ in range(2):
+            moves.append(guest.migrate())
+            consoles.append(guest.console)
+            pids.append(guest.pid)
+            consoles[-1].wait_for("\n", 30)
         guest.exec(["killall", "sh"])
-        assert guest.exec(["cat", "/proc/uptime"]).status == 0
+        assert len(set(pids)) == 3
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids[:2])
         for move in moves:
             assert 0 <= move.downtime_s <= move.total_s
-            assert move.downtime_s < 5
+            assert move.downtime_s < 5  # calm: 15 ms
             assert move.transferred_bytes > 20 << 20
             assert move.rounds >= 1
-        numbers = [int(word) for word in first_console.text.split() if word.isdigit()]
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        # A line may begin on one console and end on the next: it is the same serial port, moved in the middle of a number.
+        said = "".join(console.text for console in consoles)
+        numbers = [int(line) for line in said.splitlines() if line.isdigit()]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) > 10
 
 
 def test_a_command_under_way_in_another_thread_moves_along() -> None:
@@ -62,4 +64,4 @@ def test_a_paused_machine_moves_and_stays_paused() -> None:
         assert guest.qmp.execute("query-status")["running"] is False
         guest.resume()
         assert guest.exec(["cat", "/tmp/note"]).text == "here\n"
-        assert len([fd for fd in os.listdir(f"/proc/{guest.pid}/fd")]) < 40
+        assert len(os.listdir(f"/proc/{guest.pid}/fd")) < 40
