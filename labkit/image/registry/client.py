@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
@@ -58,6 +59,7 @@ class RegistryClient:
         self._insecure = insecure
         self._host = _HOSTS.get(registry, registry)
         self._found: tuple[str, Login] | None = None
+        self._lock = threading.Lock()
 
     @property
     def base(self) -> str:
@@ -151,10 +153,11 @@ class RegistryClient:
         return target
 
     def _reach(self) -> tuple[str, Login]:
-        if self._found is None:
-            base = self._find_scheme()
-            self._found = base, Login(self.transport, base, self._credentials, insecure=self._insecure)
-        return self._found
+        with self._lock:
+            if self._found is None:
+                base = self._find_scheme()
+                self._found = base, Login(self.transport, base, self._credentials, insecure=self._insecure)
+            return self._found
 
     def _find_scheme(self) -> str:
         """Return the address with a scheme: TLS, and plain HTTP where that is allowed and nobody speaks TLS."""

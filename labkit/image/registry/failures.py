@@ -9,7 +9,7 @@ import json
 
 from labkit.errors import ImageError
 
-__all__ = ["Interrupted", "RegistryError", "refusal"]
+__all__ = ["Interrupted", "RegistryError", "Unreachable", "refusal"]
 
 _MOST_LETTERS = 300
 
@@ -24,6 +24,10 @@ class RegistryError(ImageError):
 
 class Interrupted(RegistryError, ConnectionError):
     """The connection broke in the middle of something; what has come so far was right, and one can go on from there."""
+
+
+class Unreachable(RegistryError):
+    """Nobody answers, or nobody whom TLS trusts; later it may be otherwise."""
 
 
 #: For registries that give no code: what the status means to people.

@@ -13,10 +13,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from labkit.errors import ImageError
+from labkit.image import collect
 from labkit.image.descriptor import Platform
 from labkit.image.manifest import Index, Manifest, choose_platform
 from labkit.image.reference import DEFAULT_TAG, Reference
 from labkit.image.registry.client import RegistryClient
+from labkit.image.registry.failures import Unreachable
 from labkit.image.registry.fetch import Fetcher
 from labkit.image.registry.parallel import PARALLEL, for_each
 from labkit.image.registry.progress import Progress, Reporter, Transfer
@@ -45,6 +47,23 @@ def pull(
     Raises: RegistryError for what the registry refuses; ImageError for what lies; DeadlineExceeded for a registry that is
     stuck. Nothing wrong stays in the store.
     """
+    try:
+        return _pull(reference, store, client, platform, Reporter(progress), parallel)
+    except Unreachable:
+        raise  # what has come so far was right, and need not come again
+    except ImageError:
+        _forget_what_came(store)
+        raise
+
+
+def _pull(
+    reference: Reference,
+    store: ImageStore,
+    client: RegistryClient | None,
+    platform: Platform | None,
+    reporter: Reporter,
+    parallel: int,
+) -> Transfer:
     with ExitStack() as stack:
         used = client or stack.enter_context(RegistryClient(reference.registry))
         stack.enter_context(store.lease())
@@ -53,12 +72,19 @@ def pull(
         root = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
         manifest, path = _choose(repository, root, platform)
         _check(reference, manifest)
-        fetcher = Fetcher(store.blobs, repository, Reporter(progress))
+        fetcher = Fetcher(store.blobs, repository, reporter)
         blobs = for_each(manifest.references, fetcher.fetch, parallel=parallel, stop=fetcher.stop)
         for found in path:
             store.blobs.put(found.to_bytes(), found.media_type)
         store.tag(reference, root.descriptor)
         return Transfer.since(before, used.transport.exchanged, root.descriptor, blobs)
+
+
+def _forget_what_came(store: ImageStore) -> None:
+    """Remove what a registry that lied had brought before it was found out: nothing leads to it."""
+    with store.blobs.lock.exclusive():
+        _, trash = collect.sweep(store)
+    collect.remove_scratch(trash)
 
 
 def _choose(

@@ -26,7 +26,7 @@ from types import TracebackType
 from urllib.parse import SplitResult, urlsplit
 
 from labkit.errors import DeadlineExceeded
-from labkit.image.registry.failures import Interrupted, RegistryError
+from labkit.image.registry.failures import Interrupted, RegistryError, Unreachable
 from labkit.image.registry.patience import Pace, PatientReader
 
 __all__ = ["Exchanged", "FileSlice", "Patience", "Response", "Transport", "is_loopback", "origin_of"]
@@ -261,12 +261,12 @@ class Transport:
                 f"{host}:{port} could not be reached in {self.patience.connect_s:g} seconds: is it up, and is the address right?"
             ) from error
         except ssl.SSLCertVerificationError as error:
-            raise RegistryError(
+            raise Unreachable(
                 f"{host}:{port} has a certificate that is not trusted here: {error.verify_message}."
             ) from error
         except OSError as error:
             why = error.strerror or str(error)
-            raise RegistryError(f"{host}:{port} could not be reached ({why}): is a registry running there?") from error
+            raise Unreachable(f"{host}:{port} could not be reached ({why}): is a registry running there?") from error
         connection.http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def make(sock: socket.socket, method: str | None = None, **_: object) -> http.client.HTTPResponse:
