@@ -173,6 +173,8 @@ def parse(text: str, *, source: str = "the policy") -> Policy:
             if key is None:
                 raise InvalidSpec(f"{source}: there is no key {section}.{name}; the keys are {', '.join(known)}.")
             values[key.field] = _checked(key, value, source)
+    if "memory_bytes" in values:
+        values.setdefault("home_bytes", min(Policy().home_bytes, values["memory_bytes"]))
     policy = Policy(**values)
     if policy.home_bytes > policy.memory_bytes:
         raise InvalidSpec(

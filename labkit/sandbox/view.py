@@ -90,7 +90,9 @@ def mounts(policy: Policy, *, cwd: str, work: str, changes: str = "") -> tuple[M
     notebooks = str(course_folder() / "notebooks")
     shown = shown_folder(cwd, work=work)
     for folder in dict.fromkeys(path for path in (notebooks, shown) if path and os.path.isdir(path)):
-        if folder == shown and any(_is_above(target, folder) for target in (notebooks, work) if target != folder):
+        if folder == shown and any(
+            _is_above(target, folder) for target in (notebooks, work) if target and target != folder
+        ):
             continue  # seen there already
         found[folder] = _notebooks(policy, folder, changes)
     if work:
