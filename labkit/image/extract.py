@@ -165,7 +165,7 @@ class Extractor:
     def _make_folder(self, entry: tar.Entry, folder: bytes, name: bytes) -> None:
         path = folder + b"/" + name if folder else name
         fd = self._new_folder(self._folder(folder), name, path) if name else self.root_fd
-        if self.keep_owners and (self.always_chown or entry.uid or entry.gid or not name):
+        if self.keep_owners:
             self._chown(fd, entry)
         os.fchmod(fd, entry.mode)
         self.always_chown = self.always_chown or bool(entry.mode & stat.S_ISGID)
@@ -275,6 +275,8 @@ class Extractor:
         if self.keep_owners and (self.always_chown or entry.uid or entry.gid):
             _check_owner(entry)
             os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
+        if entry.kind == tar.FIFO and entry.mode & 0o7000:
+            os.chmod(name, entry.mode, dir_fd=parent_fd)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
 
     def _make_hard_link(self, entry: tar.Entry, folder: bytes, name: bytes) -> None:

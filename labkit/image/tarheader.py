@@ -53,6 +53,7 @@ XATTR = "SCHILY.xattr."
 # name mode uid gid size mtime checksum type linkname magic version uname gname devmajor devminor prefix
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _LARGEST = 2**63 - 1
+_SPARSE_PAIR, _SPARSE_LIST = ("GNU.sparse.offset", "GNU.sparse.numbytes"), "GNU.sparse.map"
 _NS = 1_000_000_000
 
 
@@ -137,7 +138,14 @@ def pax_records(data: bytes) -> dict[str, bytes]:
         key, equals, value = data[space + 1 : at + length].partition(b"=")
         if not (equals and value.endswith(b"\n") and at + length <= len(data)):
             raise ImageError(f"A pax header is damaged at {data[at : at + 40]!r}.")
-        records[key.decode(errors="surrogateescape")] = value[:-1]
+        name = key.decode(errors="surrogateescape")
+        if name in _SPARSE_PAIR:
+            # The one key that comes again and again (GNU tar's format 0.0): gathered into the list that format 0.1 has.
+            name, value = (
+                _SPARSE_LIST,
+                records.get(_SPARSE_LIST, b"") + (b"," if _SPARSE_LIST in records else b"") + value,
+            )
+        records[name] = value[:-1]
         at += length
     return records
 
