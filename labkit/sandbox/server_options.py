@@ -55,6 +55,7 @@ def course_options(notebooks: Path, *, work: Path) -> list[str]:
         "--ServerApp.kernel_manager_class=labkit.sandbox.server_kernels.CourseKernels",
         "--ServerApp.kernel_spec_manager_class=labkit.sandbox.server_kernels.CourseKernelspecs",
         "--ServerApp.jpserver_extensions=labkit.sandbox.server_routes=True",
+        "--ServerApp.jpserver_extensions=jupyterlab=True",
         "--ServerApp.terminals_enabled=False",
         f"--ServerApp.max_body_size={_MOST_REQUEST_BYTES}",
         f"--ServerApp.max_buffer_size={_MOST_REQUEST_BYTES}",

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from tests.support import PROJECT
 
-__all__ = ["CANARY_CODE", "Reply", "Server", "world"]
+__all__ = ["CANARY_CODE", "Reply", "Server", "World", "printed_by", "world"]
 
 START_S = 90.0
 STOCK = ("-m", "jupyterlab")
@@ -142,18 +142,8 @@ class Server:
 
     def run(self, kernel_id: str, code: str, *, timeout_s: float = 60.0) -> str:
         """Run code in a kernel over the websocket, as JupyterLab does, and return what it prints."""
-        import websocket
-
-        channel = websocket.create_connection(
-            f"{self.url.replace('http', 'ws', 1)}/api/kernels/{kernel_id}/channels",
-            header=[f"Authorization: token {self.token}"], timeout=timeout_s,
-        )  # fmt: skip
-        try:
-            message = _request(code)
-            channel.send(json.dumps(message))
-            return _printed(channel, message["header"]["msg_id"])
-        finally:
-            channel.close()
+        url = f"{self.url.replace('http', 'ws', 1)}/api/kernels/{kernel_id}/channels"
+        return printed_by(url, self.token, code, timeout_s=timeout_s)
 
     def close(self) -> None:
         """End the server, which ends its kernels."""
@@ -171,6 +161,19 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def printed_by(url: str, token: str, code: str, *, timeout_s: float = 60.0) -> str:
+    """Run code in the kernel whose websocket is at ``url``, as JupyterLab does, and return what it prints."""
+    import websocket
+
+    channel = websocket.create_connection(url, header=[f"Authorization: token {token}"], timeout=timeout_s)
+    try:
+        message = _request(code)
+        channel.send(json.dumps(message))
+        return _printed(channel, message["header"]["msg_id"])
+    finally:
+        channel.close()
 
 
 def _request(code: str) -> dict[str, Any]:
