@@ -367,6 +367,8 @@ def _carry_out(steps: Sequence[Step], arena: Arena, *, before: Callable[[int], N
         if result < 0:
             result = -ctypes.get_errno()
         yield index, result
+        if step.call == "clone3" and result == 0:
+            arena = Arena()  # this is the new process now: the two must not write their arguments into the same pages
         if _is_refused(step, result):
             raise Refused(-min(0, result), step)
         carried = result if step.result_to_next else None

@@ -93,8 +93,11 @@ class Driver:
 
 def pss_kib(pid: int) -> int:
     """Return the proportional set size: pages shared by n processes count 1/n. See: proc_pid_smaps(5)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    try:
+        lines, key = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines(), "Pss:"
+    except PermissionError:  # the launcher hides itself from its own user; what it has resident is more than that
+        lines, key = Path(f"/proc/{pid}/status").read_text().splitlines(), "VmRSS:"
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 class _Kernel:
