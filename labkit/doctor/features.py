@@ -103,7 +103,7 @@ LESSONS: tuple[Needs, ...] = (
     Needs("07", "Start-up and density", _FULL,
           ("cgroup memory", "cgroup cpu", "cgroup pids", "unshare", "bwrap", "runc", "crun", "podman", "docker", QEMU, "KVM")),
     Needs("08", "Architecture of Docker", _FULL, ("docker", "cgroup memory", "cgroup pids")),
-    Needs("09", "Images and layers", _FULL, ("busybox", "docker")),
+    Needs("09", "Images and layers", (*_FULL, "busybox"), ("range of ids mapped", "docker")),
     Needs("10", "Container networks", (*_FULL, "package pyroute2"), ("slirp4netns", "pasta")),
     Needs("11", "Volumes", _FULL, ("ID-mapped mounts",)),
     Needs("12", "Registries", _FULL, ("docker",)),

@@ -39,7 +39,7 @@ def describe(images: Images) -> str:
     """Return the picture in words: what each image takes, alone and shared."""
     words = [
         f"{stack.name} has {len(stack.layers)} layers of {units.format_bytes(stack.size_bytes)},"
-        f" {units.format_bytes(images.unique_bytes(stack))} of which nobody shares."
+        f" {units.format_bytes(images.unique_bytes(stack))} of them its own."
         for stack in images.stacks
     ]
     return " ".join([*words, f"Together they take {units.format_bytes(images.stored_bytes)}."])

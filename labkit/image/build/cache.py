@@ -156,8 +156,10 @@ class Cache:
             return _difference(both, question)
         if same_words:
             return "a step before it changed"
-        if same_place:
-            return f"the instruction is new here; before it was {_short(same_place[0].instruction)}"
+        keyword = question.instruction.split()[0]
+        other = next((found for found in same_place if found.instruction.split()[0] == keyword), None)
+        if other is not None:
+            return f"the instruction is new here; before it was {_short(other.instruction)}"
         return "it was not built before"
 
 

@@ -19,7 +19,7 @@ from labkit.image.store import Image, ImageStore, default_store
 from labkit.setup.progress import Progress, Step
 from labkit.setup.steps import checkout_folder
 
-__all__ = ["build_recipe", "find", "recipes_folder", "set_up"]
+__all__ = ["build_one", "build_recipe", "find", "recipes_folder", "set_up"]
 
 
 def recipes_folder() -> Path:
@@ -69,6 +69,17 @@ def build_recipe(
         show("putting files together")
         prepare(recipe, sources, folder)
         return build(folder, store=store, tags=recipe.references, labels={KEY_LABEL: key}, progress=progress)
+
+
+def build_one(name: str, store: ImageStore) -> BuildResult:
+    """Build the recipe ``name`` into ``store``, its bases first if they are not there. Raises: FeatureMissing, BuildError."""
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    if recipe.base and find(store, f"{recipe.base}:latest") is None:
+        build_one(recipe.base, store)
+    base = find(store, f"{recipe.base}:latest") if recipe.base else None
+    sources = recipes_folder()
+    key = key_of(recipe, sources, base.id if base is not None else "")
+    return build_recipe(recipe, store, sources, key=key)
 
 
 def find(store: ImageStore, name: str) -> Image | None:
