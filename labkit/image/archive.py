@@ -19,18 +19,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from labkit.errors import ImageError
+from labkit.errors import ImageError, InvalidSpec
 from labkit.image import media_types
 from labkit.image import tarheader as tar
 from labkit.image.blobs import CHUNK_BYTES
-from labkit.image.collect import mark
+from labkit.image.collect import discard, mark
 from labkit.image.commit import store_image
 from labkit.image.config import ImageConfig
 from labkit.image.descriptor import Descriptor
 from labkit.image.jsontext import MOST_BYTES, canonical
 from labkit.image.layer import Decompressor, sniff_compression
 from labkit.image.layout import Loaded, name_entries, take_descriptor
-from labkit.image.manifest import Index
+from labkit.image.manifest import Index, Manifest
 from labkit.image.names import LAYOUT
 from labkit.image.reference import Reference
 from labkit.image.store import Image, ImageStore
@@ -131,16 +131,13 @@ def load_archive(store: ImageStore, stream: Readable, *, stem: str = "") -> list
 
     Raises: ImageError for an archive that is damaged, incomplete or no image; then nothing of it stays.
     """
-    with store.lease():
-        found = _Found()
-        try:
+    found = _Found()
+    try:
+        with store.lease():
             _read_all(store, stream, found)
-            loaded = list(_images_in(store, found, stem))
-        except ImageError:
-            _remove_unneeded(store, found, ())
-            raise
-        _remove_unneeded(store, found, [image.descriptor.digest for image in loaded])
-        return loaded
+            return list(_images_in(store, found, stem))
+    finally:
+        discard(store, found.new)
 
 
 def _read_all(store: ImageStore, stream: Readable, found: _Found) -> None:
@@ -217,10 +214,16 @@ def _docker_image(store: ImageStore, found: _Found, entry: dict[str, Any]) -> Lo
     for layer, diff_id in zip(layers, config.diff_ids, strict=True):
         if layer.media_type == media_types.OCI_LAYER and layer.digest != diff_id:
             raise ImageError(f"A layer of {config_path} has the digest {layer.digest} instead of {diff_id}.")
+    try:
+        names = tuple(Reference.parse(tag) for tag in tags)
+    except InvalidSpec as error:
+        raise ImageError(f"The archive gives an image a name that cannot be: {error}") from error
     descriptor = store_image(store, config, layers)
-    names = tuple(Reference.parse(tag) for tag in tags)
+    found.new |= {descriptor.digest, Manifest.from_bytes(store.blobs.read(descriptor)).config.digest}
     for name in names:
         store.tag(name, descriptor)
+    if not names:
+        store.add(descriptor)
     return Loaded(descriptor, tuple(name.canonical for name in names))
 
 
@@ -229,10 +232,3 @@ def _config_bytes(store: ImageStore, found: _Found, path: str) -> bytes:
     if path in found.texts:
         return found.texts[path]
     return store.blobs.read(found.blob(path))
-
-
-def _remove_unneeded(store: ImageStore, found: _Found, roots: Sequence[str]) -> None:
-    """Remove the blobs that came with the archive and that no image of it needs."""
-    needed = mark(store.blobs, roots).digests
-    for digest in sorted(found.new - needed):
-        store.blobs.delete(digest)

@@ -29,7 +29,17 @@ from labkit.linux.fds import Fd
 if TYPE_CHECKING:
     from labkit.image.store import ImageStore
 
-__all__ = ["BUILD_CACHE", "UPLOAD_IDLE_S", "Collected", "Reachable", "dead_scratch", "mark", "remove_scratch", "sweep"]
+__all__ = [
+    "BUILD_CACHE",
+    "UPLOAD_IDLE_S",
+    "Collected",
+    "Reachable",
+    "dead_scratch",
+    "discard",
+    "mark",
+    "remove_scratch",
+    "sweep",
+]
 
 #: The kind of pins under which builds keep their results.
 BUILD_CACHE = "build-cache"
@@ -100,9 +110,7 @@ def sweep(store: ImageStore) -> tuple[Collected, list[Path]]:
     The caller holds the store's lock alone, and calls `remove_tree` for the folders when it has let go: that may take a while.
     """
     blobs = store.blobs
-    roots = {entry.descriptor.digest for entry in store.entries()}
-    roots |= {descriptor.digest for descriptor in store.pins.all()} | blobs.leases.leased()
-    needed = mark(blobs, roots)
+    needed = mark(blobs, _roots(store))
     freed_bytes, gone = 0, []
     for digest in list(blobs.digests()):
         if digest not in needed.digests:
@@ -114,6 +122,18 @@ def sweep(store: ImageStore) -> tuple[Collected, list[Path]]:
     freed_bytes += sum(size_bytes for _, size_bytes, _ in layers)
     collected = Collected((), tuple(gone), tuple(chain for chain, _, _ in layers), tuple(scratch), freed_bytes)
     return collected, [Path(path) for path in scratch] + [trash for _, _, trash in layers]
+
+
+def _roots(store: ImageStore) -> set[str]:
+    roots = {entry.descriptor.digest for entry in store.entries()}
+    return roots | {descriptor.digest for descriptor in store.pins.all()} | store.blobs.leases.leased()
+
+
+def discard(store: ImageStore, digests: Iterable[str]) -> None:
+    """Remove those of ``digests`` that nothing leads to: what came with an image that was refused. The caller's lease is over."""
+    with store.blobs.lock.exclusive():
+        for digest in set(digests) - mark(store.blobs, _roots(store)).digests:
+            store.blobs.unlink(digest)
 
 
 def dead_scratch(blobs: BlobStore) -> list[Path]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from labkit.errors import ImageError, InvalidSpec
 from labkit.image.blobs import CHUNK_BYTES, BlobStore
-from labkit.image.collect import mark
+from labkit.image.collect import discard, mark
 from labkit.image.descriptor import Descriptor
 from labkit.image.jsontext import MOST_BYTES, load_object
 from labkit.image.manifest import Index, parse_manifest
@@ -72,11 +72,18 @@ def load_layout(store: ImageStore, folder: Path, *, stem: str = "") -> list[Load
         index = Index.from_bytes((folder / "index.json").read_bytes()[: MOST_BYTES + 1])
     except OSError as error:
         raise ImageError(f"{folder} is no OCI image layout: {error.strerror} ({error.filename}).") from error
-    with store.lease():
-        return [
-            take_descriptor(store, found, lambda wanted: _copy(store.blobs, folder, wanted), stem=stem or folder.name)
-            for found in index.manifests
-        ]
+    new: list[str] = []
+
+    def fetch(wanted: Descriptor) -> None:
+        _copy(store.blobs, folder, wanted)
+        new.append(wanted.digest)
+
+    try:
+        with store.lease():
+            return [take_descriptor(store, found, fetch, stem=stem or folder.name) for found in index.manifests]
+    except ImageError:
+        discard(store, new)
+        raise
 
 
 def _check_layout(folder: Path) -> None:
@@ -110,6 +117,8 @@ def take_descriptor(
     plain = replace(found, annotations={})
     for name in names:
         store.tag(name, plain)
+    if not names:
+        store.add(plain)
     return Loaded(plain, tuple(name.canonical for name in names))
 
 

@@ -95,6 +95,14 @@ class ImageStore:
             if all(entry.descriptor.digest != descriptor.digest for entry in before):
                 self._names.save([*before, Entry("", descriptor)])
 
+    def add(self, descriptor: Descriptor) -> None:
+        """Keep an image that has no name, until `prune`. Raises: ImageError if it is not complete."""
+        with self.blobs.lock.exclusive():
+            check_complete(self.blobs, descriptor)
+            before = self.entries()
+            if all(entry.descriptor.digest != descriptor.digest for entry in before):
+                self._names.save([*before, Entry("", descriptor)])
+
     def resolve(self, text: str | Reference) -> Descriptor:
         """Return what ``text`` names: a reference, a digest, or the beginning of an image's id.
 

@@ -29,14 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, and print a line for each image; return 0. Raises: ImageError, InvalidSpec."""
     store = default_store()
-    with store.lease():
-        if args.input and os.path.isdir(args.input):
-            loaded = load_layout(store, Path(args.input))
-        else:
-            with reading(args.input) as file:
-                loaded = load_archive(store, file, stem=Path(args.input or "").stem)
-        for image in loaded:
-            for name in args.tag:
-                store.tag(name, image.descriptor)
-            print("loaded: " + clean(", ".join([*image.names, *args.tag]) or image.descriptor.digest))
+    if args.input and os.path.isdir(args.input):
+        loaded = load_layout(store, Path(args.input))
+    else:
+        with reading(args.input) as file:
+            loaded = load_archive(store, file, stem=Path(args.input or "").stem)
+    for image in loaded:
+        for name in args.tag:
+            store.tag(name, image.descriptor)
+        print("loaded: " + clean(", ".join([*image.names, *args.tag]) or image.descriptor.digest))
     return 0
