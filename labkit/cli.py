@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "vm": ("labkit.commands.vm", "run commands in virtual machines, and labkit's own tests in one"),
     "ps": ("labkit.commands.ps", "list the containers that run now"),
     "engine": ("labkit.commands.engine", "serve the Docker Engine API to the docker client and its SDK"),
+    "compose": ("labkit.commands.compose", "bring up, watch over and take down what a Compose file describes"),
     "kernelspec": ("labkit.commands.kernelspec", "install, list or remove the kernel that runs the lessons in a sandbox"),
     "clean": ("labkit.commands.clean", "remove what killed programs left behind"),
 }

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("container",),
     ("image", "vm"),
     ("measure",),
-    ("doctor", "engine", "sandbox"),
+    ("compose", "doctor", "engine", "sandbox"),
     ("charts",),
     ("widgets",),
     ("lesson",),
