@@ -21,9 +21,10 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent
+from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent, v1
 from labkit.isolation.cgroups.files import read_text
 from labkit.isolation.cgroups.stats import parse_keyed
+from labkit.isolation.cgroups.tree import walk
 from labkit.linux.fds import Fd
 
 __all__ = ["NEEDED", "PAYLOAD", "PREFIX", "Subtree", "lacking"]
@@ -85,6 +86,13 @@ class Subtree:
             return parse_keyed(read_text(f"{folder}/memory.oom_control")).get("oom_kill", 0)
         # v2 adds up what happens below; only the local file says that it was this limit.
         return parse_keyed(read_text(f"{self.group.folder('memory')}/memory.events.local")).get("oom", 0)
+
+    def thaw(self) -> None:
+        """Let every process go on that a program inside has frozen: on v1 a frozen one does not even die when it is killed."""
+        folder = self.payload.folder("freezer") if self.group.version != "v2" else None
+        for group in walk(folder) if folder else ():
+            with suppress(OSError):  # removed meanwhile
+                v1.thaw(group)
 
     def delete(self) -> None:
         """Kill what runs in the groups and remove them; safe to call twice."""
