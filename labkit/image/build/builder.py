@@ -34,6 +34,7 @@ from labkit.image.build.checksums import Checksums
 from labkit.image.build.context import Context, check_context_name, find_containerfile
 from labkit.image.build.errors import BuildError, ContainerfileError
 from labkit.image.build.job import FIXED_EPOCH_S, Epoch, Job, Network, Puller
+from labkit.image.build.lexer import MOST_BYTES
 from labkit.image.build.owners import owner_reader
 from labkit.image.build.parser import Containerfile, Stage, parse
 from labkit.image.build.progress import Event, Progress
@@ -157,7 +158,8 @@ def _read_containerfile(folder: Path, wanted: str | bytes | None, *, is_stream: 
     path = find_containerfile(folder, wanted)
     if is_stream and not path.resolve().is_relative_to(folder.resolve()):
         raise ContainerfileError(f"the Dockerfile ({path.name}) must be within the build context.")
-    return path.name, path.read_bytes()
+    with path.open("rb") as file:
+        return path.name, file.read(MOST_BYTES + 1)  # the reader refuses what is longer
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from labkit.image.build.errors import ContainerfileError
 
-__all__ = ["Heredoc", "Source", "Statement", "read_source"]
+__all__ = ["MOST_BYTES", "Heredoc", "Source", "Statement", "read_source"]
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*\Z")
 _KNOWN_DIRECTIVES = ("escape", "syntax", "check")
@@ -26,7 +26,7 @@ _WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 #: ``3<<-"END"``: descriptor, tabs to be cut off, the word that ends it.
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<\s]+)\Z")
 #: A Containerfile is written by hand; whatever is larger is something else.
-_MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ def read_source(text: str | bytes) -> Source:
 
 
 def _decode(text: str | bytes) -> str:
-    if len(text) > _MOST_BYTES:
-        raise ContainerfileError(f"the Containerfile has {len(text)} bytes; more than {_MOST_BYTES} are not read.")
+    if len(text) > MOST_BYTES:
+        raise ContainerfileError(f"the Containerfile has {len(text)} bytes; more than {MOST_BYTES} are not read.")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8-sig")

@@ -1,7 +1,8 @@
 """Instructions that change only how the image is run: each one turns a `RunConfig` into another.
 
 ``ENV``, ``CMD``, ``ENTRYPOINT``, ``LABEL``, ``EXPOSE``, ``VOLUME``, ``USER``, ``STOPSIGNAL``, ``SHELL`` and ``HEALTHCHECK`` make no layer. They
-are in the image's configuration, and so in its id, and one line of the history each.
+are in the image's configuration, and so in its id, and one line of the history each. ``WORKDIR`` is one of them, too; that a build also makes
+the folder is `labkit.image.build.stagework`'s part.
 
 See: OCI Image Specification, config.md; dockerfile(5).
 """
@@ -9,6 +10,7 @@ See: OCI Image Specification, config.md; dockerfile(5).
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -100,6 +102,12 @@ def _user(instruction: Any, config: RunConfig, settings: Settings) -> tuple[RunC
     return replace(config, user=user), f"USER {user}"
 
 
+def _workdir(instruction: Any, config: RunConfig, settings: Settings) -> tuple[RunConfig, str]:
+    path = settings.text(instruction.path, instruction.line) or "/"
+    path = posixpath.normpath(posixpath.join(config.working_dir or "/", path))
+    return replace(config, working_dir=path), f"WORKDIR {path}"
+
+
 def _expose(instruction: Any, config: RunConfig, settings: Settings) -> tuple[RunConfig, str]:
     words = settings.words(instruction.ports, instruction.line)
     ports = [port for word in words for port in _ports(word, instruction.line)]
@@ -169,4 +177,5 @@ _CHANGES: dict[type, Callable[[Any, RunConfig, Settings], tuple[RunConfig, str]]
     made.Stopsignal: _stopsignal,
     made.User: _user,
     made.Volume: _volume,
+    made.Workdir: _workdir,
 }

@@ -87,10 +87,10 @@ class StageWork:
         return Step(f"ARG {' '.join(words)}", self.state.run_config, variables=values, asked=instruction.text)
 
     def _workdir(self, instruction: made.Workdir) -> Step:
-        path = self._settings().text(instruction.path, instruction.line)
-        path = posixpath.normpath(posixpath.join(self.workdir, path or "/"))
-        config = replace(self.state.run_config, working_dir=path)
-        return Step(f"WORKDIR {path}", config, work=lambda: self._make_folder(path, instruction.line))
+        config, text = settings.apply(
+            instruction, self.state.run_config, self._settings(), cmd_was_set=self.cmd_was_set
+        )
+        return Step(text, config, work=lambda: self._make_folder(config.working_dir, instruction.line))
 
     def _make_folder(self, path: str, line: int) -> Layer | None:
         """Make the working folder, of the image's user, unless it is there."""

@@ -5,7 +5,6 @@ See: `labkit.image.recipes.recipe`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from labkit.errors import ImageError, LabkitError
 from labkit.image.build.builder import BuildResult, build
 from labkit.image.build.progress import Event
 from labkit.image.descriptor import short_id
+from labkit.image.lock import hold_new_folder
 from labkit.image.recipes.recipe import KEY_LABEL, RECIPES, Recipe, key_of, prepare
+from labkit.image.rootfs import remove_tree
 from labkit.image.store import Image, ImageStore, default_store
 from labkit.setup.progress import Progress, Step
 from labkit.setup.steps import checkout_folder
@@ -64,11 +65,15 @@ def build_recipe(
         if event.kind in ("step", "output"):
             show(event.text)
 
-    with tempfile.TemporaryDirectory(prefix="labkit-recipe-") as name:
-        folder = Path(name)
-        show("putting files together")
-        prepare(recipe, sources, folder)
-        return build(folder, store=store, tags=recipe.references, labels={KEY_LABEL: key}, progress=progress)
+    # In the store's own scratch folder: if this program is killed, the next collection finds it without an owner.
+    scratch, fd = hold_new_folder(store.blobs.tmp)
+    with fd:
+        try:
+            show("putting files together")
+            prepare(recipe, sources, scratch)
+            return build(scratch, store=store, tags=recipe.references, labels={KEY_LABEL: key}, progress=progress)
+        finally:
+            remove_tree(scratch)
 
 
 def build_one(name: str, store: ImageStore) -> BuildResult:

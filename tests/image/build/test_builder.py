@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -19,7 +21,7 @@ from labkit.image.rootfs import remove_tree
 from labkit.image.store import ImageStore
 from tests.image.build.corpus import BASE
 from tests.image.build.stores import build_base, config_of, flatten, layers_of
-from tests.support import requires
+from tests.support import PROJECT, requires
 
 pytestmark = requires("userns", "overlay-userns", "program:busybox")
 
@@ -379,3 +381,39 @@ def test_a_build_that_is_cancelled_ends_at_once_and_leaves_nothing(store: ImageS
     assert time.monotonic() - started_s < 30
     assert list((store.root / "tmp").iterdir()) == []
     assert list((store.root / "leases").iterdir()) == []
+
+
+MEASURE = """
+import resource, sys
+from labkit.image.build.builder import build
+from labkit.image.store import ImageStore
+build(sys.argv[1], store=ImageStore(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_large_layer_needs_no_large_memory(store: ImageStore, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    with (folder / "big").open("wb") as file:
+        file.truncate(200 << 20)
+    (folder / "Containerfile").write_text(f"FROM {BASE}\nCOPY big /big\nRUN cp /big /bigger\n")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(folder), str(store.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PROJECT,
+    )
+    assert int(done.stdout) < 100, f"{done.stdout} MiB"
+
+
+def test_a_containerfile_of_the_context_that_is_none_is_refused(store: ImageStore, context: Path) -> None:
+    with (context / "Containerfile").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ContainerfileError, match="more than 1048576 are not read"):
+        build(context, store=store)
+    (context / "Containerfile").unlink()
+    os.mkfifo(context / "Containerfile")
+    with pytest.raises(ContainerfileError, match="failed to read dockerfile"):
+        build(context, store=store)
