@@ -49,6 +49,8 @@ __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
+_PAUSE_S = 0.5
+
 
 class Engine:
     """Everything that a request may need. Made once; `start`, then `close`."""
@@ -73,7 +75,7 @@ class Engine:
         self.execs = Execs(self.keeper, self.events)
         self.health = HealthWatch(self.execs, self.events)
         self.lives.watch_health = self.health.watch
-        self._closing = False
+        self._closing = threading.Event()
 
     def _take_lock(self) -> Fd:
         lock = Fd(os.open(f"{self.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -107,21 +109,23 @@ class Engine:
 
     def _hear(self, greeted: threading.Event) -> None:
         """Hear how processes end, one after another; if the keeper itself ends, so have all of them."""
-        while not self._closing:
+        while not self._closing.is_set():
             try:
                 for message in self.keeper.ends():
                     greeted.set()
                     if "id" in message:
                         threading.Thread(target=self._note_end, args=(message,), name="end", daemon=True).start()
-                if self._closing:
-                    return
-                log.error("the keeper of containers has ended, and every container with it")
+            except OSError as error:
+                log.debug("the keeper cannot be heard: %s", error)
+            if self._closing.is_set():
+                return
+            log.error("the keeper of containers has ended, and every container with it")
+            try:
                 self.keeper.ensure()
                 recover(self.containers, self.keeper, self.networks, self.lives)
             except (LabkitError, OSError) as error:
-                log.error("the keeper cannot be reached: %s", error)
-                if self._closing:
-                    return
+                log.error("a new keeper cannot be had: %s", error)
+                self._closing.wait(_PAUSE_S)
 
     def _note_end(self, message: dict[str, Any]) -> None:
         facts = {name: message[name] for name in ("code", "oom_killed", "finished_ns", "started_ns")}
@@ -135,7 +139,7 @@ class Engine:
 
     def close(self, *, keep_containers: bool = False) -> None:
         """End in order; containers are stopped first unless they are to go on, for the next engine to find."""
-        self._closing = True
+        self._closing.set()
         every = self.containers.all()
         self.lives.close(every, stop=not keep_containers)
         self.health.close()

@@ -191,7 +191,7 @@ def test_a_second_engine_on_the_same_state_is_refused(place: Path, network: list
 def test_an_engine_may_leave_its_containers_to_the_next_one(place: Path, network: list[str]) -> None:
     daemon = start_labkit(place, "--keep-containers", prefix=network)
     load(daemon)
-    out(daemon, "run", "-d", "--name", "on", IMAGE, "sleep", "60")
+    out(daemon, "run", "-d", "--name", "on", "--stop-timeout", "1", IMAGE, "sleep", "60")
     pid = out(daemon, "inspect", "-f", "{{.State.Pid}}", "on")
     assert daemon.stop() == 0
     assert Path(f"/proc/{pid}").exists()

@@ -53,10 +53,17 @@ class KeeperClient:
     def ensure(self) -> None:
         """Start a keeper unless one answers. Raises: InvalidState if it does not come up."""
         with self._lock:
-            try:
-                connect(self._folder).close()
-            except OSError:
+            if not self._answers():
                 self._start()
+
+    def _answers(self) -> bool:
+        """Tell whether there is a keeper. To connect is not enough: one that is being killed still has its socket."""
+        try:
+            with connect(self._folder) as conn:
+                send(conn, {"op": "list"})
+                return "processes" in receive(conn)[0]
+        except OSError:
+            return False
 
     def _start(self) -> None:
         if self._process is not None:
