@@ -59,14 +59,16 @@ def test_builds_and_prunes_side_by_side_disturb_nobody(store: ImageStore, contex
     (context / "Containerfile").write_text(
         f"FROM {BASE}\nCOPY . /c/\nRUN echo 1 > /one\nRUN cat /c/app.py /one > /two\nWORKDIR /w/x\n"
     )
-    environment = {**os.environ, "LABKIT_STATE": str(store.root.parent), "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "LABKIT_STATE": str(store.root.parent)}
     (store.root.parent / "images").symlink_to(store.root)
     commands = [
         ["image", "build", "-q", "-t", f"side:{n}", *(["--no-cache"] if n % 2 else []), str(context)] for n in range(4)
     ]
     commands += [["image", "prune"]] * 3
     running = [
-        subprocess.Popen([*LABKIT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        subprocess.Popen(
+            [*LABKIT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=PROJECT
+        )
         for words in commands
     ]
     answers = [process.communicate(timeout=100) for process in running]
