@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -413,32 +412,3 @@ def test_a_password_never_goes_where_a_redirection_leads(liar: Liar, store: Imag
         assert any("Authorization: Basic" in head for head in liar.asked)
         assert other.asked
         assert not any("Authorization" in head for head in other.asked)
-
-
-def test_memory_stays_small_whatever_the_layers_size(server: RegistryServer, wire: Wire, store: ImageStore) -> None:
-    import subprocess
-    import sys
-
-    size = 160 << 20
-    path = store.root / "large"
-    with path.open("wb") as file:
-        os.truncate(file.fileno(), size)
-    import hashlib
-
-    with path.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    location = wire.begin("alice/web").headers["Location"]
-    with path.open("rb") as file:
-        got = wire.ask("PUT", location, iter(lambda: file.read(1 << 20), b""), digest=digest)
-    assert got.status == 201
-    wire.push("alice/web", CONFIG)
-    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": size}
-    wire.put("alice/web", "1", manifest_of(CONFIG, layers=[layer]))
-    code = f"""
-from labkit.image import ImageStore, Reference
-from labkit.image.registry.pull import pull
-pull(Reference.parse("{server.address}/alice/web:1"), ImageStore("{store.root}"))
-print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100 * 1024, done.stdout
