@@ -197,8 +197,11 @@ class Preparer:
             for i, mount in enumerate(spec.mounts):
                 if mount.kind == "bind" and (attributes := mounts.attributes_of(mount.options)):
                     mount_setattr(trees[f"mount:{i}"], "", set_attrs=attributes, recursive=True)
+            for i, mount in enumerate(spec.mounts):
+                if mount.kind == "overlay" and (kept := mounts.option_of(mount.options, "kept")):
+                    trees[f"kept:{i}"] = self._open_writable(spec, kept)
             if spec.rootfs.writable is not None:
-                trees["writable"] = self._open_writable(spec)
+                trees["writable"] = self._open_writable(spec, spec.rootfs.writable)
             for name, fd in trees.items():
                 trees[name] = put_high(fd)
         except OSError:
@@ -231,9 +234,9 @@ class Preparer:
                 raise
             prepared.notes.append(f"{path} cannot be ID-mapped, so its files belong to nobody inside.")
 
-    def _open_writable(self, spec: Spec) -> int:
+    def _open_writable(self, spec: Spec, path: str) -> int:
         """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""
-        path, uid, gid = str(spec.rootfs.writable), 0, 0
+        uid = gid = 0
         if NS.USER in NS(spec.namespaces):
             uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
         for folder in (f"{path}/upper", f"{path}/work"):

@@ -65,7 +65,10 @@ class Rootfs(_Plain):
 
 @dataclass(frozen=True, slots=True)
 class MountSpec(_Plain):
-    """One mount below the new root. ``source`` is a host path (bind, overlay); ``options`` as in fstab(5)."""
+    """One mount below the new root. ``source`` is a host path (bind, overlay); ``options`` as in fstab(5).
+
+    Besides, ``idmap`` shows the files of the machine's root as root's, and ``kept=FOLDER`` keeps what an overlay's programs write.
+    """
 
     kind: MountKind
     target: str

@@ -42,7 +42,8 @@ def tree_steps(
         steps += mounts.pivot_into(f"{stage}/root")
     for number, mount in enumerate(spec.mounts):
         scratch = f"{'' if is_host else '.'}{stage}/{number}"
-        steps += _mount_steps(mount, trees.get(f"mount:{number}", -1), scratch=scratch, v1_hierarchies=v1_hierarchies)
+        tree_fds = (trees.get(f"mount:{number}", -1), trees.get(f"kept:{number}", -1))
+        steps += _mount_steps(mount, tree_fds, scratch=scratch, v1_hierarchies=v1_hierarchies)
     if is_host:
         return steps
     if spec.files:
@@ -97,15 +98,21 @@ def _union(target: str, lowers: list[str], writable: str, *, is_made: bool = Fal
     return made + overlay(target, lowers, upper=upper, work=work, userxattr=True)
 
 
-def _mount_steps(mount: MountSpec, tree_fd: int, *, scratch: str, v1_hierarchies: tuple[str, ...]) -> list[Step]:
-    """Attach one mount of the spec; ``scratch`` is a place on the stage, seen from the old root where the child stands."""
-    target = mount.target
+def _mount_steps(
+    mount: MountSpec, tree_fds: tuple[int, int], *, scratch: str, v1_hierarchies: tuple[str, ...]
+) -> list[Step]:
+    """Attach one mount of the spec, whose source and whose kept changes are ``tree_fds`` (-1: none).
+
+    ``scratch`` is a place on the stage, seen from the old root where the child stands.
+    """
+    target, (tree_fd, kept_fd) = mount.target, tree_fds
     if mount.kind == "bind":
         return mounts.attach(tree_fd, target)
     steps = mounts.make_folders(target)
     if mount.kind == "overlay":
         steps += mounts.make_folders(scratch)[-1:] + _attach(tree_fd, f"{scratch}/lower")
-        return steps + _union(target, [f"{scratch}/lower"], f"{scratch}/writable")
+        steps += _attach(kept_fd, f"{scratch}/writable") if kept_fd >= 0 else []
+        return steps + _union(target, [f"{scratch}/lower"], f"{scratch}/writable", is_made=kept_fd >= 0)
     if mount.kind == "tmpfs":
         flags, data = mounts.parse_options(mount.options)
         return steps + mounts.tmpfs(target, flags=flags | MountFlag.NOSUID | MountFlag.NODEV, data=data)

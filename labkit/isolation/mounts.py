@@ -36,6 +36,7 @@ __all__ = [
     "make_folders",
     "mask",
     "mqueue",
+    "option_of",
     "parse_options",
     "pivot_into",
     "private",
@@ -106,6 +107,11 @@ def parse_options(options: tuple[str, ...]) -> tuple[MountFlag, str]:
 def attributes_of(options: tuple[str, ...]) -> MountAttr:
     """Return those of ``options`` that hold for a bind mount as a whole: ``ro``, ``nosuid``, ``nodev``, ``noexec``."""
     return sum((_ATTRIBUTES[option] for option in options if option in _ATTRIBUTES), MountAttr(0))
+
+
+def option_of(options: tuple[str, ...], name: str) -> str:
+    """Return what stands behind ``name=`` in ``options``; "" if it is not among them."""
+    return next((option.partition("=")[2] for option in options if option.startswith(f"{name}=")), "")
 
 
 def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) -> int:

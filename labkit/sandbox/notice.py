@@ -23,7 +23,10 @@ from jupyter_client.session import Session
 from labkit.sandbox.policy import Policy
 from labkit.units import format_bytes
 
-__all__ = ["memory_words", "publish", "read_busy_cell"]
+__all__ = ["NAMES", "publish", "read_busy_cell", "words"]
+
+#: The error's name in the notebook, by limit.
+NAMES = {"memory": "MemoryLimitReached", "disk": "DiskLimitReached"}
 
 #: How long clients get to come back: they try every tenth of a second, somewhat spread.
 _PATIENCE_S = 0.6
@@ -31,13 +34,19 @@ _MOST_BYTES = 4096
 _HEADER_KEYS = ("msg_id", "msg_type", "session", "username", "version", "date")
 
 
-def memory_words(policy: Policy) -> str:
-    """Return reason, limit and advice for a kernel that its memory limit killed."""
-    limit = format_bytes(policy.memory_bytes)
+def words(limit: str, policy: Policy) -> str:
+    """Return reason, limit and advice for a kernel that met its "memory" or its "disk" limit."""
     where = "of the sandbox's policy" if policy.source == "defaults" else f"in {policy.source}"
+    if limit == "memory":
+        return (
+            f"This sandbox may use {format_bytes(policy.memory_bytes)} of memory, all its programs and files in memory together. That was"
+            " used up, so Linux ended the kernel, and its variables are gone; a new one starts by itself. Use less at once, or have"
+            f" limits.memory {where} raised."
+        )
     return (
-        f"This sandbox may use {limit} of memory, all its programs and files in memory together. That was used up, so Linux ended the"
-        f" kernel, and its variables are gone; a new one starts by itself. Use less at once, or have limits.memory {where} raised."
+        f"The folder work of this sandbox may hold {format_bytes(policy.work_bytes)} and {policy.work_files} files. It held more, so the"
+        " kernel was ended; in the new one the folder is read-only. Delete files in JupyterLab's file browser and restart the kernel, or"
+        f" have disk.work {where} raised."
     )
 
 

@@ -87,6 +87,8 @@ class Policy:
     file_size_bytes: int = GiB
     home_bytes: int = 256 * MiB
     home_files: int = 20_000
+    work_bytes: int = GiB
+    work_files: int = 50_000
     temporary_bytes: int = 256 * MiB
     temporary_files: int = 20_000
     shared_memory_bytes: int = 64 * MiB
@@ -112,6 +114,8 @@ KEYS = (
     Key("file_size_bytes", "limits", "file_size", "size", "the largest file that can be written", MiB, 16 * TiB),
     Key("home_bytes", "disk", "home", "size", "the home folder, which is memory", MiB, TiB),
     Key("home_files", "disk", "home_files", "count", "files and folders in it", 100, 100_000_000),
+    Key("work_bytes", "disk", "work", "size", "~/work, which lies on the machine's disk", MiB, 16 * TiB),
+    Key("work_files", "disk", "work_files", "count", "files and folders in it", 100, 100_000_000),
     Key("temporary_bytes", "disk", "temporary", "size", "/tmp, /run, and changes to the notebook folder, each", MiB, TiB),
     Key("temporary_files", "disk", "temporary_files", "count", "files and folders in each of them", 100, 100_000_000),
     Key("shared_memory_bytes", "disk", "shared_memory", "size", "/dev/shm", 64 * KiB, TiB),

@@ -153,7 +153,7 @@ class SandboxProvisioner(LocalProvisioner):
         self._point_link(f"/proc/{sandbox.pid}/root{SOCKETS}")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._busy = Fd(os.open(f"{folder.path}/s/{os.path.basename(inside.BUSY_FILE)}", flags))
-        self._watcher = Watcher(read_end, sandbox.pidfd, self._at_end)
+        self._watcher = Watcher(read_end, sandbox.pidfd, tick=sandbox.watch_disk, at_end=self._at_end)
         return self.connection_info
 
     def _point_link(self, target: str) -> None:
@@ -162,18 +162,18 @@ class SandboxProvisioner(LocalProvisioner):
             os.rename(f"{self.folder.path}/.s", f"{self.folder.path}/s")
 
     def _at_end(self) -> None:
-        """In the watcher's thread: when the memory limit was the end, say so in the notebook, before anybody hears of the end."""
+        """In the watcher's thread: when a limit was the end, say so in the notebook, before anybody hears of the end."""
         sandbox, folder, busy = self.sandbox, self.folder, self._busy
         if sandbox is None or folder is None or busy is None:
             return
         end = sandbox.wait(5)
-        if self._ending or not end.out_of_memory:
-            return
         os.makedirs(f"{folder.path}/after", exist_ok=True)
-        self._point_link("after")
+        self._point_link("after")  # the number in the old target may be another process's soon
+        if self._ending or not end.limit:
+            return
         notice.publish(
             f"ipc://{folder.path}/s/k-{_PORTS['iopub_port']}", _as_bytes(self.connection_info["key"]), notice.read_busy_cell(busy.number),
-            name="MemoryLimitReached", words=notice.memory_words(self.policy),
+            name=notice.NAMES[end.limit], words=notice.words(end.limit, self.policy),
         )  # fmt: skip
 
     @override
@@ -187,7 +187,7 @@ class SandboxProvisioner(LocalProvisioner):
 
     def _end(self) -> SandboxEnd:
         if self.sandbox is None:
-            return SandboxEnd(0, out_of_memory=False)
+            return SandboxEnd(0)
         return self.sandbox.wait(0)
 
     @override

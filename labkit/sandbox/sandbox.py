@@ -10,18 +10,21 @@ See: user_namespaces(7), cgroups(7).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from labkit.container.inner import INNER_PID
 from labkit.container.process import Exit, Process, Streams
-from labkit.container.spec import ALL_NAMESPACES, Inner, Rootfs, Spec, check_spec
+from labkit.container.spec import ALL_NAMESPACES, Inner, MountSpec, Rootfs, Spec, check_spec
 from labkit.errors import DeadlineExceeded, InvalidState
 from labkit.isolation import idmap
 from labkit.isolation.cgroups import JoinFds, Limits, default_parent
@@ -31,12 +34,15 @@ from labkit.sandbox.filter import sandbox_filter
 from labkit.sandbox.level import Level
 from labkit.sandbox.policy import Policy
 from labkit.sandbox.subtree import Subtree
+from labkit.sandbox.usage import UsageLimit
 
 __all__ = ["Sandbox", "SandboxEnd"]
 
 #: With memory short, a student's programs go first and PID 1 last.
 _OOM_SCORE = 500
 _ROOT_BYTES = 1 << 20
+#: How often, and for how long each, the end of a killed sandbox is waited for: nearly always it comes with the first.
+_THAWS, _THAW_PAUSE_MS = 50, 40
 #: Files and folders that the sandbox's own making takes on the file system of the changes.
 _STAGE_FILES = 500
 #: Limits of each user in a user namespace; the file belongs to the first one, so root of the second cannot lift them.
@@ -51,10 +57,10 @@ _NAMESPACE_KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 @dataclass(frozen=True, slots=True)
 class SandboxEnd:
-    """How a sandbox ended: the kernel's exit code as a shell shows it, and whether the memory limit was the cause."""
+    """How a sandbox ended: the kernel's exit code as a shell shows it, and the limit that was the cause, if one was."""
 
     code: int
-    out_of_memory: bool
+    limit: Literal["", "memory", "disk"] = ""
 
 
 class Sandbox:
@@ -70,6 +76,9 @@ class Sandbox:
         self._kernel_pidfd = Fd(-1)
         self._exit: Exit | None = None
         self._end: SandboxEnd | None = None
+        self._changes: Fd | None = None
+        self._disk: list[UsageLimit] = []
+        self._is_too_full = False
 
     def start(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, files: Mapping[str, str], streams: Streams
@@ -79,7 +88,14 @@ class Sandbox:
         Raises: SetupError naming the step that the kernel refused, FeatureMissing; nothing is left of it then.
         """
         work = _make_work(view.work_folder(self.policy))
-        spec = self._spec(tuple(command), env=env, cwd=cwd, files=files, work=work)
+        self._changes = hold_changes() if self.policy.notebooks == "keep" else None
+        changes = str(view.changes_folder()) if self._changes is not None else ""
+        most = {"most_bytes": self.policy.work_bytes, "most_files": self.policy.work_files}
+        self._disk = [UsageLimit(folder, **most) for folder in (work, changes) if folder]
+        tree = view.mounts(
+            self.policy, cwd=cwd, work=work, changes=changes, work_readonly=bool(work) and self._disk[0].passed()
+        )
+        spec = self._spec(tuple(command), env=env, cwd=view.inner_cwd(cwd, tree), files=files, tree=tree)
         check_spec(spec)
         process = Process("spawn", self.name, spec, streams=streams)
         process.prepare()  # the launcher opens mounts and plans while the cgroups are made here
@@ -108,18 +124,23 @@ class Sandbox:
         )
 
     def _spec(
-        self, command: tuple[str, ...], *, env: Mapping[str, str], cwd: str, files: Mapping[str, str], work: str
+        self,
+        command: tuple[str, ...],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        files: Mapping[str, str],
+        tree: tuple[MountSpec, ...],
     ) -> Spec:
         hostname = self.name[-16:]
-        mounts = view.mounts(self.policy, cwd=cwd, work=work)
         return Spec(
-            command=command, env=tuple(env.items()), cwd=view.inner_cwd(cwd, mounts), hostname=hostname,
+            command=command, env=tuple(env.items()), cwd=cwd, hostname=hostname,
             namespaces=int(ALL_NAMESPACES),
             rootfs=Rootfs(
                 "tmpfs", readonly=True, size_bytes=self.policy.temporary_bytes, links=view.links(),
                 most_files=self.policy.temporary_files + _STAGE_FILES,
             ),
-            mounts=mounts, masked_paths=(), readonly_paths=(), capabilities=None, no_new_privs=self.policy.no_new_privs,
+            mounts=tree, masked_paths=(), readonly_paths=(), capabilities=None, no_new_privs=self.policy.no_new_privs,
             seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname), *((path, text.encode()) for path, text in files.items())),
             inner=self._inner(),
         )  # fmt: skip
@@ -187,10 +208,26 @@ class Sandbox:
         except ProcessLookupError:
             pass
 
+    def watch_disk(self) -> float | None:
+        """End the sandbox if it has filled its folders on the machine's disk; return when to look again, in seconds."""
+        if any(limit.passed() for limit in self._disk):
+            self._is_too_full = True
+            self.kill()
+        return min((limit.wait_s for limit in self._disk), default=None)
+
     def kill(self) -> None:
         """End the sandbox at once: without its PID 1, Linux kills every process in it."""
-        if self._process is not None:
-            self._process.kill()
+        if self._process is None or not self.running:
+            return
+        self._process.kill()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        for _ in range(_THAWS):
+            # A program may freeze others, itself or PID 1, and again until its own end comes.
+            if self._subtree is not None:
+                self._subtree.thaw()
+            if poll.poll(_THAW_PAUSE_MS):
+                return
 
     def wait(self, timeout_s: float | None = None) -> SandboxEnd:
         """Return how it ended. Raises: DeadlineExceeded if it still runs after ``timeout_s``, InvalidState before `start`."""
@@ -204,7 +241,10 @@ class Sandbox:
             except InvalidState:
                 code = 128 + signal.SIGKILL  # the launcher was killed, and everything with it
             kills = self._subtree.memory_kills() if self._subtree is not None else 0
-            self._end = SandboxEnd(code, out_of_memory=code == 128 + signal.SIGKILL and kills > 0)
+            limit: Literal["", "memory", "disk"] = "disk" if self._is_too_full else ""
+            if code == 128 + signal.SIGKILL and kills > 0:
+                limit = "memory"
+            self._end = SandboxEnd(code, limit)
         return self._end
 
     def close(self) -> None:
@@ -212,6 +252,8 @@ class Sandbox:
         if self._process is not None:
             self._process.close()
         self._kernel_pidfd.close()
+        if self._changes is not None:
+            self._changes.close()
         subtree, self._subtree = self._subtree, None
         if subtree is not None:
             subtree.delete()
@@ -234,3 +276,16 @@ def _make_work(folder: Path) -> str:
     except OSError:
         return ""
     return str(folder)
+
+
+def hold_changes() -> Fd | None:
+    """Take the lock on the kept changes; None if another sandbox has them, as two overlays must not write to one folder."""
+    folder = view.changes_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Fd(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import labkit
@@ -25,7 +26,17 @@ from labkit.container.spec import MountSpec
 from labkit.sandbox.policy import Policy
 from labkit.setup.parts import cache_folder
 
-__all__ = ["HOME", "SOCKETS", "course_folder", "files", "links", "mounts", "shown_folder", "work_folder"]
+__all__ = [
+    "HOME",
+    "SOCKETS",
+    "changes_folder",
+    "course_folder",
+    "files",
+    "links",
+    "mounts",
+    "shown_folder",
+    "work_folder",
+]
 
 #: The student's home, and the folder of the kernel's sockets and connection file.
 HOME, SOCKETS = "/root", "/run/jupyter"
@@ -62,6 +73,12 @@ def work_folder(policy: Policy) -> Path:
     return (Path(data) if data.startswith("/") else Path.home() / ".local/share") / "labkit/work"
 
 
+def changes_folder() -> Path:
+    """Return the folder of the machine in which changes to the notebook folder are kept, if the policy says so."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if data.startswith("/") else Path.home() / ".local/share") / "labkit/changes"
+
+
 def shown_folder(cwd: str, *, work: str = "") -> str:
     """Return the folder to show for a notebook in ``cwd``; "" where showing it would show a home or the machine's own.
 
@@ -84,7 +101,9 @@ def _is_above(path: str, other: str) -> bool:
     return (other + "/").startswith(path.rstrip("/") + "/")
 
 
-def mounts(policy: Policy, *, cwd: str, work: str, changes: str = "") -> tuple[MountSpec, ...]:
+def mounts(
+    policy: Policy, *, cwd: str, work: str, changes: str = "", work_readonly: bool = False
+) -> tuple[MountSpec, ...]:
     """Return every mount of the tree, outer ones first; ``changes`` is the folder of the machine that keeps the notebooks' changes."""
     found = {mount.target: mount for mount in [*_own(policy), *_programs(), *_course(), *_etc(), *_further(policy)]}
     notebooks = str(course_folder() / "notebooks")
@@ -96,10 +115,10 @@ def mounts(policy: Policy, *, cwd: str, work: str, changes: str = "") -> tuple[M
             continue  # seen there already
         found[folder] = _notebooks(policy, folder, changes)
     if work:
-        bind = MountSpec("bind", f"{HOME}/work", work, _SAFE)
+        bind = MountSpec("bind", f"{HOME}/work", work, ("ro", *_SAFE) if work_readonly else _SAFE)
         found[bind.target] = bind
         if _is_above(notebooks, work):
-            found[work] = MountSpec("bind", work, work, _SAFE)
+            found[work] = replace(bind, target=work)
     return tuple(sorted(found.values(), key=lambda mount: (mount.target.count("/"), mount.target)))
 
 
@@ -153,8 +172,8 @@ def _further(policy: Policy) -> Iterable[MountSpec]:
 
 def _notebooks(policy: Policy, folder: str, changes: str) -> MountSpec:
     if policy.notebooks == "read-only":
-        return MountSpec("bind", folder, folder, _PROGRAMS)
-    keep = (f"upper={changes}/{folder.strip('/').replace('/', '-')}",) if policy.notebooks == "keep" and changes else ()
+        return MountSpec("bind", folder, folder, ("idmap", *_PROGRAMS))
+    keep = (f"kept={changes}/{folder.strip('/').replace('/', '-')}",) if policy.notebooks == "keep" and changes else ()
     return MountSpec("overlay", folder, folder, ("idmap", *keep))
 
 

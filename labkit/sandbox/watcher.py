@@ -22,11 +22,15 @@ _KEPT_BYTES = 8192
 
 
 class Watcher:
-    """Owner of the thread; ``at_end`` is called in it once the process that ``pidfd`` refers to has ended."""
+    """Owner of the thread, in which ``tick`` is called between events and says in how many seconds it wants to be called again.
 
-    def __init__(self, output: Fd, pidfd: int, at_end: Callable[[], None]) -> None:
+    ``at_end`` is called in it once the process that ``pidfd`` refers to has ended.
+    """
+
+    def __init__(self, output: Fd, pidfd: int, *, tick: Callable[[], float | None], at_end: Callable[[], None]) -> None:
         self._output = output
         self._pidfd = Fd(os.dup(pidfd))
+        self._tick = tick
         self._at_end = at_end
         self._tail = b""
         self._done = threading.Event()
@@ -48,8 +52,10 @@ class Watcher:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._output, selectors.EVENT_READ)
                 selector.register(self._pidfd, selectors.EVENT_READ)
-                while not any(key.fileobj is self._pidfd for key, _ in selector.select()):
-                    if self._output in selector.get_map() and not self._read():
+                ready: set[object] = set()
+                while self._pidfd not in ready:
+                    ready = {key.fileobj for key, _ in selector.select(self._tick())}
+                    if self._output in ready and not self._read():
                         selector.unregister(self._output)
             os.set_blocking(self._output.fileno(), False)
             self._read()

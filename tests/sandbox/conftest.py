@@ -65,7 +65,11 @@ def start(kernels: Path, course: Path, tmp_path: Path) -> Iterator[Callable[...,
     with ExitStack() as stack:
 
         def start_one(policy: str = "", **environ: str) -> Driver:
-            if policy or not (tmp_path / "policy.toml").exists():
+            if policy and "work =" not in policy.partition("[mounts]")[2]:
+                # A test's work is its own, not the course's.
+                mounts = f'[mounts]\nwork = "{tmp_path}/work"\n'
+                policy = policy.replace("[mounts]\n", mounts) if "[mounts]" in policy else policy + mounts
+            if policy:
                 (tmp_path / "policy.toml").write_text(policy)
             driver = Driver(kernels, course, environ=_environ(tmp_path, **environ)).start()
             stack.callback(driver.close)

@@ -14,6 +14,7 @@ from tests.support import requires
 
 pytestmark = requires("userns", "overlay-userns", "cgroups")
 Start = Callable[..., Driver]
+#: Policies of tests name a work folder of their own.
 SMALL = '[limits]\nmemory = "256 MiB"\npids = 64\ncpus = 1\n[disk]\nhome = "32 MiB"\nhome_files = 500\ntemporary = "32 MiB"\n'
 TIDY = """
 files = p = None
@@ -36,7 +37,7 @@ FILL = "data = []\nfor _ in range(2000): data.append(bytearray(1 << 20))"
 def small(kernels: Path, course: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """Return a kernel with small limits that the tests of this module share."""
     folder = tmp_path_factory.mktemp("small")
-    (folder / "policy.toml").write_text(SMALL)
+    (folder / "policy.toml").write_text(SMALL + f'[mounts]\nwork = "{folder}/work"\n')
     environ = {"LABKIT_SANDBOX_POLICY": str(folder / "policy.toml"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
     with Driver(kernels, course, environ=environ) as driver:
         yield driver
@@ -60,6 +61,17 @@ def test_a_kernel_killed_by_its_memory_limit_says_so_in_the_cell_that_ran(start:
         assert time.monotonic() < deadline_s
     driver.ask("restart", now=True)
     assert driver.text("1 + 1").strip() == "2"
+
+
+def test_a_kernel_that_fills_its_work_folder_is_told_so_and_finds_it_read_only(start: Start, tmp_path: Path) -> None:
+    driver = start(f'[disk]\nwork = "20 MiB"\nwork_files = 1000\n[mounts]\nwork = "{tmp_path}/work"\n')
+    code = "import os, time\nos.chdir(os.path.expanduser('~/work'))\nfor n in range(300):\n    open(str(n), 'wb').write(bytes(1 << 20)); time.sleep(0.05)"
+    answer = driver.run(code, timeout_s=40)
+    assert [name for name, _ in answer["errors"]] == ["DiskLimitReached"], answer
+    assert "20 MiB" in answer["errors"][0][1]
+    driver.ask("restart", now=True)
+    refused = driver.run("import os; open(os.path.expanduser('~/work/more'), 'w')")
+    assert "Read-only" in refused["errors"][0][1]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_twenty_at_once_all_answer_and_cost_at_most_ten_megabytes_each(
     kernels: Path, course: Path, tmp_path: Path
 ) -> None:
     environ = {"JUPYTER_RUNTIME_DIR": str(tmp_path), "LABKIT_SANDBOX_POLICY": str(tmp_path / "policy.toml")}
-    (tmp_path / "policy.toml").write_text("")
+    (tmp_path / "policy.toml").write_text(f'[mounts]\nwork = "{tmp_path}/work"\n')
     with Driver(kernels, course, environ=environ) as driver:
         answer = driver.ask("many", count=20)
         assert answer["results"] == ["42"] * 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,27 @@ print(open("/proc/self/cgroup").read().count("labkit"))
     lines = shared.text(code).splitlines()
     assert lines[0].startswith("['cpu', 'memory', 'pids'] /sys/fs/cgroup/")
     assert lines[1] == "0"  # its own group is the root of what it sees
+
+
+def test_kept_changes_are_there_again_and_a_second_kernel_does_not_share_them(
+    start: Callable[..., Driver], course: Path, tmp_path: Path
+) -> None:
+    policy = '[mounts]\nnotebooks = "keep"\n'
+    first = start(policy, XDG_DATA_HOME=str(tmp_path / "data"))
+    first.text("open('data.txt', 'a').write('kept'); open('new', 'w').close()")
+    second = start(policy, XDG_DATA_HOME=str(tmp_path / "data"))
+    assert second.text("import os; print(os.path.exists('new'))").strip() == "False"
+    first.ask("restart", now=True)
+    assert first.text("import os; print(os.path.exists('new'), open('data.txt').read())").split() == [
+        "True",
+        "from",
+        "the",
+        "host",
+        "kept",
+    ]
+    assert (course / "data.txt").read_text() == "from the host\n"
+
+
+def test_a_read_only_notebook_folder_cannot_be_written(start: Callable[..., Driver]) -> None:
+    driver = start('[mounts]\nnotebooks = "read-only"\n')
+    assert "Read-only" in driver.run("open('data.txt', 'a')")["errors"][0][1]
