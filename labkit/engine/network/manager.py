@@ -151,7 +151,7 @@ class Networks:
 
     def parse_endpoints(self, networking: Mapping[str, Any], mode: str) -> dict[str, dict[str, Any]]:
         """Return a new container's places by network, from a create request. Raises: BadParameter."""
-        asked = networking.get("EndpointsConfig") or {}
+        asked = {} if networking.get("EndpointsConfig") is None else networking["EndpointsConfig"]
         if not isinstance(asked, dict) or not all(value is None or isinstance(value, dict) for value in asked.values()):
             raise BadParameter("invalid JSON: EndpointsConfig must be an object of objects")
         if mode.startswith("container:"):

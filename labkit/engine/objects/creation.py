@@ -167,7 +167,9 @@ def _sweep(path: str) -> None:
 
 
 def _object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = body.get(name) or {}
+    value = body.get(name)
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise BadParameter(f"invalid JSON: {name} must be an object")
     return value
