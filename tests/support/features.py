@@ -180,7 +180,9 @@ def _try_group(parent: str, check: Callable[[str], str]) -> str:
     folder = f"{parent}/labkit-probe-{os.getpid()}"
     os.mkdir(folder)
     try:
-        if os.path.exists(f"{folder}/cpuset.mems"):
+        if os.path.exists(f"{folder}/cpuset.mems") and os.path.exists(
+            f"{folder}/cgroup.clone_children"
+        ):  # v1: empty at first
             for name in ("cpuset.cpus", "cpuset.mems"):
                 Path(folder, name).write_text(Path(parent, name).read_text())
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:

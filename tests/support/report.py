@@ -4,7 +4,9 @@ Options and environment:
 
 * ``--must-have FILE|a,b,c``: the features that must be present and used; the default is ``tests/must_have.txt``,
   demanded only with ``LABKIT_MUST_HAVE=1``. A line of the file is a feature and the kinds of run it belongs to.
-* ``LABKIT_TEST_RUN``: the kind of this run (``root``, ``user``, ``bare``); else it follows from the user id.
+* ``LABKIT_TEST_RUN``: the kind of this run (``root``, ``user``, ``bare``; in a virtual machine ``guest``, ``guest-user``); else
+  it follows from the user id.
+* ``--requiring a,b``: only the tests that require one of these features.
 * ``LABKIT_FEATURE_REPORT=FOLDER``: write the counts there as JSON; `tests.support.summary` merges several runs.
 
 ``tests/conftest.py`` loads it for the tests; another run of pytest (that of the notebooks) says
@@ -39,8 +41,9 @@ _DEFAULT_LIST = Path(__file__).resolve().parents[1] / "must_have.txt"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--must-have``."""
+    """Add ``--must-have`` and ``--requiring``."""
     parser.addoption("--must-have", metavar="FILE|a,b", help="features that must be present and used, or the run fails")
+    parser.addoption("--requiring", metavar="a,b", help="run only the tests that require one of these features")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,18 +105,24 @@ class FeatureReport:
         return cls(parse_must_have(Path(asked or _DEFAULT_LIST).read_text(), run_kind()))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark tests for the bare run that ask for what only that run lacks."""
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Take out what ``--requiring`` does not name; mark tests for the bare run that ask for what only that run lacks."""
+        if asked := config.getoption("--requiring"):
+            chosen = [item for item in items if set(_required(item)) & set(asked.split(","))]
+            config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+            items[:] = chosen
         for item in items:
-            if any(name in _ONLY_BARE for mark in item.iter_markers("requires") for name in mark.args):
+            if any(name in _ONLY_BARE for name in _required(item)):
                 item.add_marker("bare")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip a test that requires what is missing, naming it."""
-        wanted = list(dict.fromkeys(name for mark in item.iter_markers("requires") for name in mark.args))
+        wanted = _required(item)
         if not wanted:
             return
+        if "cgroups" in wanted and probe("cgroup2").present and not probe("cgroup1").present:
+            wanted = [*dict.fromkeys([*wanted, "cgroup2"])]  # there are no other groups here
         missing = [name for name in wanted if not probe(name).present]
         item.user_properties.append(("requires", wanted))
         item.user_properties.append(("missing", missing))
@@ -199,6 +208,11 @@ class FeatureReport:
             terminalreporter.write_line(f"skipped for another reason, {count} tests: {reason}")
         for failure in self.failures():
             terminalreporter.write_line(f"MISSING: {failure}", red=True)
+
+
+def _required(item: pytest.Item) -> list[str]:
+    """Return the features that a test requires, by itself, its class or its module."""
+    return list(dict.fromkeys(name for mark in item.iter_markers("requires") for name in mark.args))
 
 
 def _reason(report: pytest.TestReport) -> str:
