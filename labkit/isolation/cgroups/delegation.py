@@ -11,7 +11,7 @@
 A group that is not the root of the tree can enable controllers only while no process is in it, so its processes move into
 ``labkit-leaf``; when the last program of labkit's ends, they move back and the leaf goes. At the root nothing has to
 move; there the controllers that labkit enabled are disabled again, unless other groups live there, which may
-rely on them by now. Programs that share a group change it one after another, under a flock(2) on its folder.
+rely on them by now. Programs that share a group change it one after another, under a flock(2) on its ``cgroup.subtree_control``.
 
 See: cgroups(7), "No internal processes"; flock(2).
 """
@@ -77,7 +77,8 @@ def restore(base: Base, controllers: Iterable[str] | None) -> None:
 
 
 def _locked(folder: str) -> Fd:
-    lock = Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    # Not the folder itself: whoever made it may hold a lock on it, for as long as it is in use (`parent`), which is for as long as we run.
+    lock = Fd(os.open(f"{folder}/cgroup.subtree_control", os.O_RDONLY | os.O_CLOEXEC))
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 

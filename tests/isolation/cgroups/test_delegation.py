@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -73,3 +74,20 @@ def test_root_of_a_cgroup_namespace_is_not_root_of_the_tree_and_makes_room_in_a_
     assert seen["folder"] == "/sys/fs/cgroup"
     assert seen["own"] == "0::/labkit-leaf\n"
     assert (seen["own afterwards"], seen["left"]) == ("0::/\n", "")
+
+
+@requires("root", "cgroup2:memory")
+def test_a_group_that_its_maker_keeps_locked_can_still_give_controllers() -> None:
+    top_fd = os.open("/sys/fs/cgroup", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(top_fd, fcntl.LOCK_SH)  # as a labkit outside does, whose container runs a labkit
+
+        def make_a_group() -> int:
+            from labkit.isolation.cgroups import Cgroup, CgroupParent, Limits
+
+            with CgroupParent() as parent, Cgroup.create(parent, Limits(pids=5)) as group:
+                return len(group.folders)
+
+        assert in_child(make_a_group) > 0
+    finally:
+        os.close(top_fd)
