@@ -415,6 +415,15 @@ def mounts_of_a_process(_: Any, folder: Path) -> Iterator[Canary]:
         yield Canary({"pid": target.arguments["pid"], "path": secret.arguments["path"]}, secret.reached)
 
 
+def unreadable(path: str) -> str:
+    """Return why this user cannot read the file."""
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        return f"{path} answers {error.strerror}"
+    return ""
+
+
 def no_v1() -> str:
     """Return why no release agent can be set here."""
     if not is_root():
@@ -446,7 +455,7 @@ ATTACKS = (
     Attack("a file in /run", reads, secret(RUN)),
     Attack("the passwords of the host", reads, lambda *_: contents_of("/etc/shadow"), ONLY_ROOT),
     Attack("the users of the host", reads, lambda *_: contents_of("/etc/passwd")),
-    Attack("the mounts of the host's first process", reads, lambda *_: contents_of("/proc/1/mountinfo"), ONLY_ROOT),
+    Attack("the mounts of the host's first process", reads, lambda *_: contents_of("/proc/1/mountinfo"), lambda: unreadable("/proc/1/mountinfo")),
     Attack("a file, through /proc/PID/root of every process", reads_through_every_root, secret("/var/tmp")),
     Attack("a file, through /proc/PID/cwd", reads_through_every_cwd, lambda _, folder: process(folder / "cwd")),
     Attack("a file, through a link in the work folder", swaps_the_exchange, secret("/var/tmp")),

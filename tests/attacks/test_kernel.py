@@ -265,7 +265,7 @@ ATTACKS = (
     *both("the ports of devices", (173, 101), [0x80, 1, 1], ONLY_ROOT),
     *both("a place to swap to", (167, 87), [text("/labkit-none"), 0], ONLY_ROOT, is_past("ENOENT")),
     *both("the accounting of processes", (163, 51), [text("/labkit-none")], ONLY_ROOT, is_past("ENOENT")),
-    *both("the quotas of a file system", (179, 131), [0x800007 << 8, text("/labkit-none"), 0, 0], ONLY_ROOT, is_past("ENOENT", "ENODEV")),
+    *both("the quotas of a file system", (179, 131), [0x800007 << 8, text("/labkit-none"), 0, 0], ANYBODY, is_past("ENOENT", "ENODEV")),
     *both("a watch over the whole file system", (300, 338), [0, 0], ONLY_ROOT),
     *both("the time of day", (164, 79), [0, packed((0, 8))], ONLY_ROOT),
     *both("a keyring", (250, 288), [0, -3, 1], ANYBODY),

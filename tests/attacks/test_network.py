@@ -300,6 +300,12 @@ def no_ipv6() -> str:
     return ""
 
 
+def only_root_before_linux_6_6() -> str:
+    """Return why an ordinary user does not hear of the processes of the machine."""
+    version = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    return "" if is_root() or version >= (6, 6) else "before Linux 6.6 only root may"
+
+
 def cannot_open(family: int, kind: int, protocol: int = 0) -> Any:
     """Return why such a socket cannot be opened on the host either."""
 
@@ -339,7 +345,7 @@ ATTACKS = (
     sockets_of("vsock, to the machine that this one runs on", 40, STREAM),
     sockets_of("vsock, datagrams", 40, DGRAM),
     Attack("ask for the state of the audit", asks_the_audit, said(), ONLY_ROOT),
-    Attack("hear which processes the host starts", hears_of_processes, processes_that_start, ONLY_ROOT),
+    Attack("hear which processes the host starts", hears_of_processes, processes_that_start, only_root_before_linux_6_6),
     sockets_of("Bluetooth", 31, RAW, 1),
     sockets_of("CAN", 29, RAW, 1),
     sockets_of("RDS", 21, socket.SOCK_SEQPACKET),
