@@ -40,6 +40,7 @@ _PART_BYTES = 1 << 20
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 #: What is read away of a refused request's body, so that the connection can be kept.
 _MOST_SKIPPED = 1 << 20
+_PAUSE_S = 0.05
 _MOST_LINGERED = 64 << 20
 _LINGER = Pace(silence_s=1.0, grace_s=3.0)
 
@@ -89,6 +90,7 @@ class Listener(ThreadingHTTPServer):
         self._places = threading.BoundedSemaphore(self.bounds.connections)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._stopping = False
         super().__init__(address, _Connection)
 
     def server_bind(self) -> None:
@@ -102,6 +104,27 @@ class Listener(ThreadingHTTPServer):
         if self.tls is not None:
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
+
+    def serve(self) -> None:
+        """Accept connections until `stop` is called. It waits in accept(2) and looks up for nothing else."""
+        while True:
+            try:
+                connection, address = self.get_request()
+            except OSError as error:
+                if self._stopping:
+                    return
+                log.warning("no connection can be accepted: %s", error)
+                time.sleep(_PAUSE_S)  # out of descriptors: some connection has to end first
+                continue
+            try:
+                self.process_request(connection, address)
+            except RuntimeError:  # no further thread can be started
+                self.shutdown_request(connection)
+
+    def stop(self) -> None:
+        """Let `serve` return: a listening socket that is shut down wakes who waits in accept(2)."""
+        self._stopping = True
+        self.socket.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve the connection in a thread, or drop it when there are too many."""

@@ -128,16 +128,13 @@ class RegistryServer:
             tls.load_cert_chain(self.settings.certificate, self.settings.key)
         address = (self.settings.host, self.settings.port)
         self._listener = Listener(address, self.respond, bounds=self.settings.bounds, tls=tls)
-        arguments = {"poll_interval": 0.1}
-        self._thread = threading.Thread(
-            target=self._listener.serve_forever, kwargs=arguments, name="labkit-registry", daemon=True
-        )
+        self._thread = threading.Thread(target=self._listener.serve, name="labkit-registry", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving, and cut what is under way; uploads can be gone on with later. Safe to call twice."""
         if self._listener is not None and self._thread is not None:
-            self._listener.shutdown()
+            self._listener.stop()
             self._thread.join()
             self._listener.server_close()
             self._listener.wait_for_connections()
