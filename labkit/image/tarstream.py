@@ -10,7 +10,9 @@ See: tar(5) of libarchive; pax(1) of POSIX.1-2008, "pax Interchange Format".
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -39,6 +41,7 @@ __all__ = ["Readable", "TarReader", "filler"]
 
 _ZEROS = bytes(BLOCK)
 _BUFFER_BYTES = 1 << 20
+_SPLICE_BYTES = 1 << 18
 _MOST_EXTENSION_BYTES = 1 << 20
 _MOST_EXTENSIONS = 16
 
@@ -53,6 +56,7 @@ class TarReader:
         self._fill: Callable[[memoryview], int] = (
             partial(_read_fd, source) if isinstance(source, int) else source
         )  # fmt: skip
+        self._fd = _pipe_of(source)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0
         self._left = 0  # bytes of the current body not yet taken
@@ -75,12 +79,32 @@ class TarReader:
         """Write the next ``size`` bytes of the current entry to ``out_fd``."""
         self._left -= size
         while size:
-            if self._start == self._end and not self._read_more():
-                raise self._truncated()
+            if self._start == self._end:
+                if self._fd >= 0 and size >= _SPLICE_BYTES:
+                    # From the pipe into the file without a turn through this process's memory. See: splice(2).
+                    written = self._splice(out_fd, size)
+                    size -= written
+                    if written:
+                        continue
+                if not self._read_more():
+                    raise self._truncated()
             part = min(size, self._end - self._start)
             written = os.write(out_fd, self._buffer[self._start : self._start + part])
             self._start += written
             size -= written
+
+    def _splice(self, out_fd: int, size: int) -> int:
+        """Move up to ``size`` bytes; 0 where the file's file system cannot do that."""
+        try:
+            written = os.splice(self._fd, out_fd, size)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._fd = -1
+            return 0
+        if not written:
+            raise self._truncated()
+        return written
 
     def parts(self) -> Iterator[memoryview]:
         """Yield the bytes of the current entry in parts; each one is good until the next."""
@@ -240,6 +264,11 @@ class TarReader:
 
     def _truncated(self) -> ImageError:
         return ImageError(f"The archive ends in the middle, after {self.current}.")
+
+
+def _pipe_of(source: int | Callable[[memoryview], int]) -> int:
+    """Return the descriptor of the source if it is a pipe, from which bytes can be spliced; else -1."""
+    return source if isinstance(source, int) and stat.S_ISFIFO(os.fstat(source).st_mode) else -1
 
 
 def _read_fd(fd: int, buffer: memoryview) -> int:
