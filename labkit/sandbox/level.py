@@ -62,6 +62,11 @@ def find_level() -> Level:
 
 def required(level: Level, policy: Policy) -> Level:
     """Return ``level`` if ``policy`` accepts it. Raises: FeatureMissing if it demands a full one, or a VM."""
+    if policy.backend == "vm":
+        raise FeatureMissing(
+            f'The policy ({policy.source}) says sandbox.backend = "vm", and kernels in virtual machines are not there yet.',
+            remedy='Write "namespaces" or "auto".',
+        )
     if policy.require == "full" and level.name != "full":
         raise FeatureMissing(
             f'The policy ({policy.source}) says sandbox.require = "full", and this machine gives less.',

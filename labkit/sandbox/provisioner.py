@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import json
 import os
 import secrets
 import signal
 import warnings
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +29,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from typing_extensions import override
 
 from labkit.container import runfolder
-from labkit.errors import FeatureMissing, LabkitError, SetupError
+from labkit.errors import LabkitError, SetupError
 from labkit.linux.fds import Fd, pipe
 from labkit.sandbox import inside, notice
 from labkit.sandbox.environment import environment
@@ -45,6 +47,8 @@ _INNER_FILE = f"{SOCKETS}/kernel.json"
 _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 _EXTENSION = "--ext=labkit.sandbox.inside"
 _POLL_S = 0.02
+#: What a machine answers that does not allow a sandbox, or is too old for one.
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.ENOSYS, errno.EUSERS, errno.EINVAL, errno.ENODEV)
 
 
 class SandboxProvisioner(LocalProvisioner):
@@ -134,27 +138,38 @@ class SandboxProvisioner(LocalProvisioner):
         env = environment(_given["env"], hostname=name[-16:])
         if self.level.reasons:
             self._warn(env)
-        read_end, write_end = pipe()
         sandbox = Sandbox(name, self.policy, self.level)
-        with write_end:
+        with ExitStack() as on_failure:
+            read_end, write_end = pipe()
+            on_failure.enter_context(read_end)
             try:
-                sandbox.start(
-                    cmd, env=env, cwd=_given.get("cwd") or os.getcwd(), streams=("null", write_end.number, write_end.number),
-                    files={_INNER_FILE: json.dumps(_given["inner_info"]), inside.BUSY_FILE: "", FACTS_FILE: facts_text(self.level, self.policy)},
-                )  # fmt: skip
-            except (SetupError, FeatureMissing) as error:
-                read_end.close()
+                with write_end:
+                    sandbox.start(
+                        cmd, env=env, cwd=_given.get("cwd") or os.getcwd(), files=self._files(_given["inner_info"]),
+                        streams=("null", write_end.number, write_end.number),
+                    )  # fmt: skip
+            except SetupError as error:
                 # Once one has started, the machine allows them: a failure now could be what somebody inside wants.
-                if SandboxProvisioner._has_worked:
+                if SandboxProvisioner._has_worked or error.errno not in _REFUSALS:
                     raise
                 return await self._without_sandbox(error)
-        SandboxProvisioner._has_worked = True
+            SandboxProvisioner._has_worked = True
+            sandbox.connect()
+            on_failure.pop_all()
         self.sandbox, self.pid, self._ending = sandbox, sandbox.kernel_pid, False
         self._point_link(f"/proc/{sandbox.pid}/root{SOCKETS}")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._busy = Fd(os.open(f"{folder.path}/s/{os.path.basename(inside.BUSY_FILE)}", flags))
         self._watcher = Watcher(read_end, sandbox.pidfd, tick=sandbox.watch_disk, at_end=self._at_end)
         return self.connection_info
+
+    def _files(self, connection: dict[str, Any]) -> dict[str, str]:
+        """Return the files that the kernel finds in its own folder: where to listen, what to note, where it is."""
+        return {
+            _INNER_FILE: json.dumps(connection),
+            inside.BUSY_FILE: "",
+            FACTS_FILE: facts_text(self.level, self.policy),
+        }
 
     def _point_link(self, target: str) -> None:
         if self.folder is not None:

@@ -32,6 +32,7 @@ from labkit.linux.fds import Fd
 from labkit.sandbox import init, view
 from labkit.sandbox.filter import sandbox_filter
 from labkit.sandbox.level import Level
+from labkit.sandbox.outgoing import NAME_SERVER, Outgoing
 from labkit.sandbox.policy import Policy
 from labkit.sandbox.subtree import Subtree
 from labkit.sandbox.usage import UsageLimit
@@ -79,6 +80,7 @@ class Sandbox:
         self._changes: Fd | None = None
         self._disk: list[UsageLimit] = []
         self._is_too_full = False
+        self._outgoing = Outgoing()
 
     def start(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, files: Mapping[str, str], streams: Streams
@@ -113,6 +115,15 @@ class Sandbox:
             self._find_kernel()
             on_failure.pop_all()
 
+    def connect(self) -> None:
+        """Give the sandbox the network that the policy says. Raises: FeatureMissing, SetupError; it has ended then."""
+        if self.policy.network == "outgoing":
+            try:
+                self._outgoing.start(self.pid, self.kernel_pid)
+            except BaseException:
+                self.close()
+                raise
+
     def _limits(self) -> Limits:
         most = os.cpu_count() or 1
         cpus = self.policy.cpus if self.policy.cpus < most else None
@@ -141,7 +152,7 @@ class Sandbox:
                 most_files=self.policy.temporary_files + _STAGE_FILES,
             ),
             mounts=tree, masked_paths=(), readonly_paths=(), capabilities=None, no_new_privs=self.policy.no_new_privs,
-            seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname), *((path, text.encode()) for path, text in files.items())),
+            seccomp_hex=sandbox_filter().hex(), rlimits=self._rlimits(), files=(*view.files(hostname=hostname, name_server=NAME_SERVER if self.policy.network == "outgoing" else ""), *((path, text.encode()) for path, text in files.items())),
             inner=self._inner(),
         )  # fmt: skip
 
@@ -252,6 +263,7 @@ class Sandbox:
         if self._process is not None:
             self._process.close()
         self._kernel_pidfd.close()
+        self._outgoing.close()
         if self._changes is not None:
             self._changes.close()
         subtree, self._subtree = self._subtree, None

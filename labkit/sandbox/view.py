@@ -194,14 +194,16 @@ def links() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def files(*, hostname: str) -> tuple[tuple[str, bytes], ...]:
+def files(*, hostname: str, name_server: str = "") -> tuple[tuple[str, bytes], ...]:
     """Return the small files of /etc: who is who inside, and copies of what programs expect."""
     texts = {
         "/etc/passwd": f"root:x:0:0:root:{HOME}:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
         "/etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
         "/etc/hostname": f"{hostname}\n",
         "/etc/hosts": f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-        "/etc/resolv.conf": "# This sandbox has no network but its own.\n",
+        "/etc/resolv.conf": f"nameserver {name_server}\n"
+        if name_server
+        else "# This sandbox has no network but its own.\n",
     }
     found = {path: text.encode() for path, text in texts.items()}
     for name in _ETC_FILES:

@@ -49,6 +49,11 @@ def test_without_delegated_cgroups_require_full_refuses_before_anything_starts(s
     assert 'require = "full"' in driver.started["error"]
 
 
+def test_a_backend_that_is_not_there_is_refused() -> None:
+    with pytest.raises(FeatureMissing, match='sandbox.backend = "vm"'):
+        required(Level("full"), Policy(backend="vm"))
+
+
 _NO_NAMESPACES = """
 import subprocess, sys, os
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
