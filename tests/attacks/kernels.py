@@ -14,6 +14,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
+from labkit.sandbox.view import HOME
 from tests.attacks.harness import ANSWER_S, Answer, Attack, program_text
 from tests.support import requires
 
@@ -71,7 +72,7 @@ def environment_of(**variables: str) -> Iterator[None]:
 class SandboxedKernel:
     """A Jupyter kernel in labkit's sandbox, and the host's view of it; restarted when an attack was its end."""
 
-    inner_work = "/root/work"
+    inner_work = f"{HOME}/work"
 
     def __init__(self, folder: Path, *, policy: str = SMALL, cwd: str = "") -> None:
         self.work = folder / "work"

@@ -526,7 +526,7 @@ def test_a_working_folder_that_became_a_link_shows_nothing_more(tmp_path: Path) 
         assert canary.reached({"text": (tmp_path / "work/swapped" / name).read_text()})
         kernel = SandboxedKernel(tmp_path, cwd="work/swapped")
         try:
-            places = f"('.', '/var/tmp', '/root/work/swapped', {str(tmp_path / 'work/swapped')!r})"
+            places = f"('.', '/var/tmp', os.path.expanduser('~/work/swapped'), {str(tmp_path / 'work/swapped')!r})"
             found = kernel.run(
                 f"import os\nfor place in {places}:\n"
                 f"    try: print(open(os.path.join(place, {name!r})).read())\n    except OSError as error: print(error.errno)"

@@ -166,7 +166,7 @@ def test_no_daemon_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
 
 HEAP = """
 import os
-base = "/root/work/heap" if {work} else "/root/heap"
+base = os.path.expanduser("~/work/heap" if {work} else "~/heap")
 os.mkdir(base)
 fd = os.open(base, os.O_RDONLY)
 for _ in range({depth}):
@@ -221,7 +221,7 @@ def test_nothing_in_the_work_folder_belongs_to_root_of_the_host(tmp_path: Path) 
     kernel = SandboxedKernel(tmp_path)
     try:
         kernel.run(
-            "import os, shutil\nos.chdir('/root/work')\nshutil.copy('/bin/true', 'tool')\nos.chmod('tool', 0o6755)\n"
+            "import os, shutil\nos.chdir(os.path.expanduser('~/work'))\nshutil.copy('/bin/true', 'tool')\nos.chmod('tool', 0o6755)\n"
             "os.mkdir('folder')\nos.chmod('folder', 0o3777)\nopen('file', 'w').close()"
         )
     finally:

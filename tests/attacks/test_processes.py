@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from labkit.linux.ipc import shared_segment
+from labkit.sandbox.view import HOME
 from tests.attacks.canaries import Process, process, token
 from tests.attacks.harness import Answer, Attack, Canary, Plain, always, is_root, try_attack
 from tests.attacks.inside import libc, pids, read, syscall
@@ -311,7 +312,7 @@ def test_the_kernel_has_no_descriptor_that_it_does_not_need(kernel: SandboxedKer
         "import os\nfor fd in os.listdir('/proc/self/fd'):\n"
         "    try: print(os.readlink(f'/proc/self/fd/{fd}'))\n    except OSError: pass"
     ).split("\n")
-    allowed = ("socket:", "pipe:", "anon_inode:", "/dev/null", "/run/jupyter/", "/proc/", "/root/", "")
+    allowed = ("socket:", "pipe:", "anon_inode:", "/dev/null", "/run/jupyter/", "/proc/", f"{HOME}/", "")
     assert not [link for link in links if not link.startswith(allowed)]
 
 

@@ -306,7 +306,7 @@ def test_what_a_program_in_the_sandbox_writes_is_seen_by_the_server(servers: tup
     kernel_id = ours.start_kernel({"name": "labkit"})
     ours.run(
         kernel_id,
-        "import os\nos.chdir('/root/work')\nopen('from-inside', 'w').write('hello')\nos.symlink('/etc/passwd', 'trap')",
+        "import os\nos.chdir(os.path.expanduser('~/work'))\nopen('from-inside', 'w').write('hello')\nos.symlink('/etc/passwd', 'trap')",
     )
     assert ours.ask("GET", "/api/contents/work/from-inside").json()["content"] == "hello"
     assert ours.ask("GET", "/api/contents/work/trap").status == 404
@@ -316,7 +316,8 @@ def test_what_a_program_in_the_sandbox_writes_is_seen_by_the_server(servers: tup
     )
     assert (
         ours.run(
-            kernel_id, "print(open('/root/work/from-inside').read(), os.access('/root/work/from-inside', os.W_OK))"
+            kernel_id,
+            "path = os.path.expanduser('~/work/from-inside'); print(open(path).read(), os.access(path, os.W_OK))",
         )
         == "back True\n"
     )

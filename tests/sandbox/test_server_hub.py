@@ -14,6 +14,7 @@ import pytest
 from labkit.errors import InvalidSpec
 from labkit.sandbox import policy
 from labkit.sandbox.server_hub import copy_lessons, write_policy
+from labkit.sandbox.view import HOME
 from tests.sandbox.hub import Hub, Student
 from tests.support import PROJECT, requires
 from tests.support.leaks import Snapshot, wait_for_leaks_since
@@ -91,9 +92,9 @@ def test_the_work_of_one_is_not_seen_by_another_and_stays(
     students: dict[str, Student], kernels: dict[str, str]
 ) -> None:
     for name, student in students.items():
-        student.run(kernels[name], f"open('/root/work/mine', 'w').write({name!r})")
+        student.run(kernels[name], f"open('{HOME}/work/mine', 'w').write({name!r})")
     for name, student in students.items():
-        assert student.run(kernels[name], "print(open('/root/work/mine').read())") == f"{name}\n"
+        assert student.run(kernels[name], f"print(open('{HOME}/work/mine').read())") == f"{name}\n"
         assert json.loads(student.ask("GET", "/api/contents/work/mine")[1])["content"] == name
         assert (student.hub.homes / name / "labkit/work/mine").read_text() == name
 
@@ -116,7 +117,7 @@ def test_a_notebook_in_the_work_folder_runs_in_it(students: dict[str, Student]) 
     linus = students["linus"]
     assert linus.ask("PUT", "/api/contents/work/inner", {"type": "directory"})[0] == 201
     kernel_id = linus.start_kernel("work/inner")
-    assert linus.run(kernel_id, "import os; print(os.getcwd())") == "/root/work/inner\n"
+    assert linus.run(kernel_id, "import os; print(os.getcwd())") == f"{HOME}/work/inner\n"
     assert linus.ask("DELETE", f"/api/kernels/{kernel_id}")[0] == 204
 
 
