@@ -24,6 +24,7 @@ from tests.image.build.stores import Node, build_base, config_of, flatten
 from tests.support import requires
 
 KEYS = ("Env", "Cmd", "Entrypoint", "User", "WorkingDir", "Labels", "ExposedPorts", "Volumes", "StopSignal", "Shell")
+CASES = [case for case in BUILDS if case.built]
 #: What buildah leaves in an image after a RUN, because it mounts something there.
 LEFT = ("etc/hosts", "etc/resolv.conf", "etc/hostname", "run/.containerenv", "run/secrets")
 
@@ -124,9 +125,9 @@ def test_buildah_builds_the_same_images(buildah: Buildah, tmp_path: Path) -> Non
     image = buildah("pull", "-q", f"oci:{store.root}:{BASE}")
     buildah("tag", image, BASE)
     with ThreadPoolExecutor(3) as pool:
-        theirs = [pool.submit(buildah.build, case, context, number) for number, case in enumerate(BUILDS)]
+        theirs = [pool.submit(buildah.build, case, context, number) for number, case in enumerate(CASES)]
         different = []
-        for case, answer in zip(BUILDS, theirs, strict=True):
+        for case, answer in zip(CASES, theirs, strict=True):
             made = build(
                 context, containerfile=case.text.encode(), store=store, build_args=case.build_args, target=case.target
             )
@@ -136,7 +137,7 @@ def test_buildah_builds_the_same_images(buildah: Buildah, tmp_path: Path) -> Non
                 theirs_tree = {path: node for path, node in tree.items() if not is_left(path, node)}
                 different += differences(case, "tree", flatten(store, made), theirs_tree)
     assert not different, "\n".join(different)
-    assert len(BUILDS) >= 25
+    assert len(CASES) >= 25
 
 
 def differences(case: Case, what: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
