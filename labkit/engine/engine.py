@@ -16,9 +16,7 @@ See: `labkit.engine.keeper` for what survives the engine.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import secrets
 import threading
 from contextlib import suppress
@@ -40,10 +38,10 @@ from labkit.engine.objects.rootview import RootViews
 from labkit.engine.objects.starting import Starter
 from labkit.engine.objects.storage import Storage
 from labkit.engine.objects.volumes import Volumes
+from labkit.engine.statefolder import StateFolder
 from labkit.errors import InvalidState, LabkitError
 from labkit.image.store import ImageStore
 from labkit.isolation.capabilities import DOCKER_DEFAULT
-from labkit.linux.fds import Fd
 
 __all__ = ["Engine"]
 
@@ -55,14 +53,11 @@ _PAUSE_S = 0.5
 class Engine:
     """Everything that a request may need. Made once; `start`, then `close`."""
 
-    def __init__(self, state: str, *, images: str | None = None) -> None:
-        self.state = os.path.abspath(state)
-        os.makedirs(self.state, 0o700, exist_ok=True)
-        os.makedirs(f"{self.state}/keeper", 0o700, exist_ok=True)
-        self._lock = self._take_lock()
+    def __init__(self, folder: StateFolder, keeper: KeeperClient, *, images: str | None = None) -> None:
+        self._folder, self.state = folder, folder.path
         self.id = self._own_id()
         self.events = Events()
-        self.keeper = KeeperClient(f"{self.state}/keeper")
+        self.keeper = keeper
         self.containers = Registry(f"{self.state}/containers")
         self.images = Images(ImageStore(images or f"{self.state}/images"))
         self.networks = Networks(f"{self.state}/networks", self.containers, self.events)
@@ -76,17 +71,6 @@ class Engine:
         self.health = HealthWatch(self.execs, self.events)
         self.lives.watch_health = self.health.watch
         self._closing = threading.Event()
-
-    def _take_lock(self) -> Fd:
-        lock = Fd(os.open(f"{self.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise InvalidState(
-                f"Another engine uses the state folder {self.state}: end it, or give another --state."
-            ) from None
-        return lock
 
     def _own_id(self) -> str:
         known = read_json(f"{self.state}/engine.json")
@@ -149,7 +133,7 @@ class Engine:
                 self.keeper.release()
             else:
                 self.keeper.leave()
-        self._lock.close()
+        self._folder.close()
 
 
 def _warm_up() -> None:

@@ -17,8 +17,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
-from labkit.engine.api import routers
-from labkit.engine.engine import Engine
+from labkit.engine.keeper.client import KeeperClient
+from labkit.engine.statefolder import StateFolder
 from labkit.engine.wire.server import Server
 from labkit.engine.wire.sockets import TlsFiles, listen_tcp, listen_unix, server_context
 
@@ -47,8 +47,15 @@ def serve(
     ready: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; ``ready`` is called when requests are answered. Raises: LabkitError before that."""
+    folder = StateFolder(state)
+    keeper = KeeperClient(f"{folder.path}/keeper")
+    keeper.begin()
+    # The keeper is a process of its own: while it starts, this one loads the larger part of the engine.
+    from labkit.engine.api import routers
+    from labkit.engine.engine import Engine
+
     with ExitStack() as at_end:
-        engine = Engine(state, images=images)
+        engine = Engine(folder, keeper, images=images)
         at_end.callback(engine.close, keep_containers=keep_containers)
         server = Server(routers.router(), engine)
         at_end.callback(server.close)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,3 +79,15 @@ def test_a_command_ends_and_speaks_as_with_docker(pair: Pair, how: str, script: 
         assert [len(text.splitlines()) for text in ours] == [len(text.splitlines()) for text in theirs], (
             f"{theirs}\n{ours}"
         )
+
+
+def test_a_run_takes_at_most_a_third_of_dockers_time(pair: Pair, tmp_path: Path) -> None:
+    """``docker run --rm IMAGE true``: same client, same image, taken in turns; 0.35 is the promise."""
+    taken_s: tuple[list[float], list[float]] = ([], [])
+    for _ in range(9):
+        for daemon, samples in zip(pair.daemons, taken_s, strict=True):
+            begun_s = time.perf_counter()
+            assert daemon.sh("docker run --rm busybox true", tmp_path).returncode == 0
+            samples.append(time.perf_counter() - begun_s)
+    docker_s, labkit_s = (statistics.median(samples) for samples in taken_s)
+    assert labkit_s <= 0.35 * docker_s, f"labkit {labkit_s:.3f} s, Docker {docker_s:.3f} s"

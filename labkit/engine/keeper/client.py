@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labkit.container.spec import Spec
-from labkit.engine.keeper.logfile import LogPlace
 from labkit.engine.keeper.protocol import connect, receive, send
 from labkit.errors import InvalidState
-from labkit.isolation.cgroups import Limits
+
+if TYPE_CHECKING:
+    from labkit.container.spec import Spec
+    from labkit.engine.keeper.logfile import LogPlace
+    from labkit.isolation.cgroups import Limits
 
 __all__ = ["KeeperClient", "Started"]
 
@@ -48,13 +50,22 @@ class KeeperClient:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready_fd = -1
         self._lock = threading.Lock()
 
-    def ensure(self) -> None:
-        """Start a keeper unless one answers. Raises: InvalidState if it does not come up."""
+    def begin(self) -> None:
+        """Start a keeper unless one answers, and do not wait for it: `ensure` does. Both may be called by several threads."""
         with self._lock:
-            if not self._answers():
+            if self._ready_fd < 0 and not self._answers():
                 self._start()
+
+    def ensure(self) -> None:
+        """Have a keeper that answers. Raises: InvalidState if it does not come up."""
+        with self._lock:
+            if self._ready_fd < 0 and not self._answers():
+                self._start()
+            if self._ready_fd >= 0:
+                self._wait_until_ready()
 
     def _answers(self) -> bool:
         """Tell whether there is a keeper. To connect is not enough: one that is being killed still has its socket."""
@@ -77,13 +88,17 @@ class KeeperClient:
                 start_new_session=True, cwd="/",
             )  # fmt: skip
         os.close(ready_w)
+        self._ready_fd = ready_r
+
+    def _wait_until_ready(self) -> None:
+        ready_fd, self._ready_fd = self._ready_fd, -1
         try:
             poll = select.poll()
-            poll.register(ready_r, select.POLLIN)
-            if not poll.poll(_READY_MS) or not os.read(ready_r, 1):
+            poll.register(ready_fd, select.POLLIN)
+            if not poll.poll(_READY_MS) or not os.read(ready_fd, 1):
                 raise InvalidState(f"The keeper of containers did not start; {self._folder}/keeper.log may say why.")
         finally:
-            os.close(ready_r)
+            os.close(ready_fd)
 
     @contextmanager
     def _asking(self, request: dict[str, Any], fds: Iterable[int] = ()) -> Iterator[socket.socket]:

@@ -37,7 +37,7 @@ __all__ = ["Lives"]
 log = logging.getLogger(__name__)
 
 DEFAULT_STOP_S = 10
-_KILL_S = 15.0
+_KILL_S = 30.0
 #: A container that ran so long is in order: the next pause before a restart is the shortest again.
 _GOOD_RUN_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 0.1, 60.0
 
@@ -180,8 +180,8 @@ class Lives:
             self._keeper.signal(container.id, number)
         attributes = {**container.attributes, "signal": str(number)}
         self._events.say("container", "kill", container.id, attributes)
-        if number == signal.SIGKILL:
-            self.wait_end(container, _KILL_S)
+        if number == signal.SIGKILL and not self.wait_end(container, _KILL_S):
+            raise InvalidState(f"cannot kill container: {container.id}: it did not end within {_KILL_S:g} s")
 
     def stop(self, container: Container, timeout_s: int | None = None, *, signal_name: str = "") -> None:
         """Ask the program to end, and kill it after ``timeout_s`` (-1: never). Raises: NotModified unless it runs."""
