@@ -102,7 +102,8 @@ def _file(entry: tar.Entry, reader: TarReader, new: dict[str, File], old: dict[s
             digest.update(part)
         content = digest.hexdigest()
     kind = _KINDS.get(entry.kind, "other")
-    return File(kind, entry.mode, entry.uid, entry.gid, entry.real_size, _text(entry.link), content)
+    mode = 0 if kind == "link" else entry.mode  # a link's own mode means nothing to Linux
+    return File(kind, mode, entry.uid, entry.gid, entry.real_size, _text(entry.link), content)
 
 
 def compare(old: dict[str, File], new: dict[str, File]) -> list[Change]:

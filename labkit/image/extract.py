@@ -350,10 +350,10 @@ class Extractor:
             try:
                 if not name:
                     os.utime(self.root_fd, ns=(mtime_ns, mtime_ns))
-                else:
+                elif stat.S_ISDIR(os.lstat(name, dir_fd=self._folder(folder)).st_mode):
                     os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._folder(folder), follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # replaced meanwhile
+            except (FileNotFoundError, ImageError):
+                continue  # replaced meanwhile, or a folder above it
         self._times.clear()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from labkit.image import tarheader as tar
 from labkit.image import whiteout
@@ -23,12 +22,14 @@ _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _KEPT = ("user.", "security.capability", "system.posix_acl_access")
 
 
-@dataclass(frozen=True, slots=True)
 class _Found:
-    """Something at a path: its folder, open, and its status."""
+    """Something at a path: its folder, open, and its status. (No dataclass: that module takes long to load.)"""
 
-    parent_fd: int
-    status: os.stat_result
+    __slots__ = ("parent_fd", "status")
+
+    def __init__(self, parent_fd: int, status: os.stat_result) -> None:
+        self.parent_fd = parent_fd
+        self.status = status
 
 
 class LowerLayers:
