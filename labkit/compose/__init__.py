@@ -10,9 +10,12 @@ See: Compose Specification, https://github.com/compose-spec/compose-spec; Docker
 
 from __future__ import annotations
 
+from labkit.compose.apply import Applier, ComposeError, image_ids
 from labkit.compose.load import load_project
-from labkit.compose.model import Project, Service
+from labkit.compose.model import Health, Project, Service
 from labkit.compose.plan import Action, plan_down, plan_up
 from labkit.compose.reconcile import Reconciler
 
-__all__ = ["Action", "Project", "Reconciler", "Service", "load_project", "plan_down", "plan_up"]
+__all__ = [
+    "Action", "Applier", "ComposeError", "Health", "Project", "Reconciler", "Service", "image_ids", "load_project", "plan_down", "plan_up",
+]  # fmt: skip

@@ -20,6 +20,7 @@ __all__ = [
     "VIEW_MIME",
     "button",
     "checkbox",
+    "dropdown",
     "choice",
     "close_tree",
     "column",
@@ -69,6 +70,16 @@ def checkbox(label: str, *, does: str, checked: bool = False) -> Any:
     return ipywidgets.Checkbox(
         value=checked, description=label, tooltip=does, indent=False, layout={"width": "auto", "margin": "0 1em 0 0"}
     )
+
+
+def dropdown(label: str, *, does: str, options: Sequence[str]) -> Any:
+    """Return a list to choose one of ``options`` from, the first at the start; ``does`` says what the choice is about."""
+    import ipywidgets
+
+    return ipywidgets.Dropdown(
+        options=list(options), value=options[0], description=label, tooltip=does, style={"description_width": "auto"},
+        layout={"width": "auto", "margin": "0 1em 0 0"},
+    )  # fmt: skip
 
 
 def number(*, label: str, unit: str) -> Any:

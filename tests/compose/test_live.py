@@ -135,7 +135,7 @@ def test_an_update_that_never_becomes_well_is_undone_after_its_first_replica(
     )
     said: list[str] = []
     up.say = said.append
-    with pytest.raises(ComposeError, match="labkit-shop-web-1 is unhealthy"):
+    with pytest.raises(ComposeError, match="labkit-shop-web-1 did not become healthy: it is unhealthy"):
         up.update(replace(project, services={**project.services, "web": sick}))
     assert not any(
         line.startswith("recreate labkit-shop-web-2")
