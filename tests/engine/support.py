@@ -29,7 +29,11 @@ __all__ = ["IMAGE", "Daemon", "busybox_tar", "start_dockerd", "start_labkit"]
 IMAGE = "busybox:latest"
 _START_S = 30.0
 _OWN_NETWORK = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
-_APPLETS = ["awk", "basename", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "echo", "env", "false", "find", "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mount", "mv", "nc", "nslookup", "ping", "printf", "ps", "pwd", "rm", "rmdir", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "time", "timeout", "touch", "tr", "true", "tty", "umount", "uname", "uniq", "unshare", "wc", "wget", "which", "whoami", "xargs", "yes"]  # fmt: skip
+_APPLETS = """
+awk basename cat chmod chown cp cut date dd df dirname echo env false find grep head hostname id ifconfig ip kill ln ls md5sum mkdir mkfifo
+mknod mount mv nc nslookup ping printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty sync tail tee test time timeout touch tr
+true tty umount uname uniq unshare wc wget which whoami xargs yes
+""".split()  # noqa: SIM905 - a list of words is easier to read
 
 
 @dataclass
@@ -135,7 +139,7 @@ def start_labkit(folder: Path, *options: str, state: Path | None = None, prefix:
     own_network = _OWN_NETWORK if os.geteuid() == 0 else []
     process = subprocess.Popen(
         [*(own_network if prefix is None else prefix), *command], cwd=PROJECT, stdout=subprocess.PIPE, stderr=(folder / "engine.log").open("ab"),
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))},
     )  # fmt: skip
     daemon = Daemon(process, socket, state)
     assert process.stdout is not None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,8 @@ def test_engine_keeper_and_launcher_together_stay_under_60_MB(fresh: Daemon) -> 
 def test_a_hundred_containers_are_listed_within_50_ms(fresh: Daemon) -> None:
     client = fresh.client()
     try:
-        for number in range(100):
-            client.containers.run(IMAGE, "sleep 600", detach=True, network_mode="none", name=f"n{number}")
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: _start(fresh, number), range(100)))
         taken_s = []
         for _ in range(15):
             begun_s = time.perf_counter()
@@ -106,6 +107,13 @@ def test_a_hundred_containers_are_listed_within_50_ms(fresh: Daemon) -> None:
             taken_s.append(time.perf_counter() - begun_s)
         assert statistics.median(taken_s) <= 0.05
     finally:
-        for container in client.containers.list(all=True):
-            container.remove(force=True)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda container: container.remove(force=True), client.containers.list(all=True)))
         client.close()
+
+
+def _start(daemon: Daemon, number: int) -> None:
+    api = daemon.client().api
+    host = api.create_host_config(network_mode="none")
+    api.start(api.create_container(IMAGE, "sleep 600", name=f"n{number}", host_config=host)["Id"])
+    api.close()

@@ -84,6 +84,7 @@ def test_archives_go_in_and_come_out(client: docker.DockerClient) -> None:
     assert container.logs() == b"hello"
 
 
+@requires("cgroups")
 def test_stats_and_top_see_the_processes(client: docker.DockerClient) -> None:
     container = client.containers.run(IMAGE, ["sleep", "60"], detach=True)
     stats = container.stats(stream=False)
@@ -92,6 +93,7 @@ def test_stats_and_top_see_the_processes(client: docker.DockerClient) -> None:
     assert [row[-1] for row in container.top()["Processes"]] == ["sleep 60"]
 
 
+@requires("cgroups")
 def test_pause_stops_the_clock_of_the_container(client: docker.DockerClient) -> None:
     container = client.containers.run(IMAGE, ["sh", "-c", "while :; do echo x; sleep .05; done"], detach=True)
     container.pause()
