@@ -34,6 +34,7 @@ __all__ = [
     "UPLOAD_IDLE_S",
     "Collected",
     "Reachable",
+    "cache_mounts",
     "dead_scratch",
     "discard",
     "mark",
@@ -122,6 +123,19 @@ def sweep(store: ImageStore) -> tuple[Collected, list[Path]]:
     freed_bytes += sum(size_bytes for _, size_bytes, _ in layers)
     collected = Collected((), tuple(gone), tuple(chain for chain, _, _ in layers), tuple(scratch), freed_bytes)
     return collected, [Path(path) for path in scratch] + [trash for _, _, trash in layers]
+
+
+def cache_mounts(store: ImageStore) -> list[Path]:
+    """Move the folders of builds' cache mounts (``RUN --mount=type=cache``) away; return what waits to be removed.
+
+    The caller holds the store's lock alone. A build that has one mounted goes on with it.
+    """
+    trash = store.blobs.tmp / f"labkit-gone-mounts-{os.getpid()}"
+    try:
+        os.rename(store.root / "build-cache" / "mounts", trash)
+    except FileNotFoundError:
+        return []
+    return [trash]
 
 
 def _roots(store: ImageStore) -> set[str]:

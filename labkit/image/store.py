@@ -212,6 +212,7 @@ class ImageStore:
             if build_cache:
                 self.pins.clear(collect.BUILD_CACHE)
             collected, trash = collect.sweep(self)
+            trash += collect.cache_mounts(self) if build_cache else []
         collect.remove_scratch(trash)
         return replace(collected, untagged=tuple(entry.name for entry in before if entry not in kept and entry.name))
 

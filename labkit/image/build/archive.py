@@ -1,122 +1,144 @@
-"""Archives that ADD unpacks: a local tar file, as it is or compressed with gzip, bzip2 or xz, recognised by its content.
+"""Archives that ADD unpacks: a local tar file, as it is or compressed with gzip, zstd, bzip2 or xz, recognised by its content.
 
-The archive is read, not extracted: its entries become items of the layer, so nothing of it touches the host's file system. Owners and
-modes are the archive's. Names are taken from the archive's root; one with ``..`` is refused, and so are devices.
+Nothing is extracted on the host under a name of the archive's: contents of files go into numbered files of a scratch folder, and the entries
+become items of the layer. Owners and modes are the archive's. Names are taken from the archive's root; one with ``..`` is refused, and so are
+devices, and paths through a link of the same archive.
 
-Leaves out: zip (which Docker does not unpack either), zstd, sparse files, extended attributes; hard links become copies.
+Leaves out: zip (which Docker does not unpack either), extended attributes; hard links become copies.
 See: dockerfile(5), "ADD"; tar(5).
 """
 
 from __future__ import annotations
 
+import bz2
 import lzma
+import os
 import posixpath
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import IO
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
 
 from labkit import units
+from labkit.errors import ImageError
+from labkit.image import tarheader as tar
 from labkit.image.build.errors import BuildError
 from labkit.image.build.items import Item, Owner
 from labkit.image.build.tree import Entry
+from labkit.image.layer import Decompressor, sniff_compression
+from labkit.image.tarheader import parse_header
+from labkit.image.tarstream import Readable, TarReader, filler
 
 __all__ = ["MOST_BYTES", "MOST_ENTRIES", "is_archive", "unpacked_items"]
 
 MOST_ENTRIES = 200_000
 MOST_BYTES = 8 * units.GiB
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+_MAGIC_BYTES = 8
+#: What a damaged archive answers, whatever it is compressed with.
+_BROKEN = (ImageError, EOFError, lzma.LZMAError, OSError)
+
+
+def _plain(file: BufferedReader) -> Readable:
+    """Return the archive's bytes without compression."""
+    head = file.read(_MAGIC_BYTES)
+    file.seek(0)
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if head.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMAFile(file)
+    compression = sniff_compression(head.ljust(_MAGIC_BYTES, b"\0"))
+    return file if compression == "none" else Decompressor(file, compression)
 
 
 def is_archive(entry: Entry) -> bool:
-    """Say whether the content of a file is a tar archive, compressed or not."""
+    """Say whether the content of a file begins as a tar archive does, compressed or not."""
+    head = b""
     try:
-        with entry.open() as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-            return tar.next() is not None
+        with entry.open() as file:
+            plain = _plain(file)
+            while len(head) < tar.BLOCK and (data := plain.read(tar.BLOCK)):
+                head += data
+        return bool(len(head) >= tar.BLOCK and parse_header(head[: tar.BLOCK]).name)
     except _BROKEN:
         return False
 
 
 def unpacked_items(
-    archive: Entry, target: str, *, owner: Owner | None, mode: int | None, stack: ExitStack
+    archive: Entry, target: str, *, owner: Owner | None, mode: int | None, scratch: Path
 ) -> Iterator[Item]:
-    """Yield what the archive holds, below ``target``. It stays open until ``stack`` is closed, to be read when the layer is written.
+    """Yield what the archive holds, below ``target``; the contents of files lie in ``scratch`` until the layer is written.
 
     Raises: BuildError naming the entry that is refused, or where the archive breaks off.
     """
-    file = stack.enter_context(archive.open())
-    tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:*"))
-    links: set[str] = set()
-    total_bytes = 0
+    unpacker = _Unpacker(archive.path, target, owner=owner, mode=mode, scratch=scratch)
     try:
-        for number, member in enumerate(tar):
-            total_bytes += member.size if member.isreg() else 0
-            if number >= MOST_ENTRIES or total_bytes > MOST_BYTES:
-                limit = f"{MOST_ENTRIES} entries or {units.format_bytes(MOST_BYTES)}"
-                raise BuildError(f"ADD failed: {archive.path} holds more than {limit}, at {member.name!r}.")
-            item = _item(tar, member, target, owner=owner, mode=mode, where=archive.path)
-            if item is None:
-                continue
-            if any(parent in links for parent in _parents(item.path)):
-                raise BuildError(
-                    f"ADD failed: {member.name!r} of {archive.path} leads through a link of the same archive."
-                )
-            if item.kind == "link":
-                links.add(item.path)
-            yield item
+        with archive.open() as file:
+            reader = TarReader(filler(_plain(file)))
+            for number, entry in enumerate(reader.entries()):
+                item = unpacker.item(reader, entry, number)
+                if item is not None:
+                    yield item
+    except BuildError:
+        raise
     except _BROKEN as error:
-        raise BuildError(f"ADD failed: {archive.path} breaks off: {error}.") from error
+        raise BuildError(f"ADD failed: {archive.path} breaks off: {error}") from error
 
 
-def _item(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, target: str, *, owner: Owner | None, mode: int | None, where: str
-) -> Item | None:
-    if ".." in member.name.split("/"):
-        raise BuildError(f"ADD failed: {member.name!r} of {where} leads out of its folder.")
-    path = posixpath.normpath(posixpath.join("/", target, member.name.lstrip("/"))).strip("/")
-    if path == target.strip("/"):
-        return None
-    bits = (member.mode & 0o7777) if mode is None else mode
-    owner = owner or Owner(member.uid, member.gid)
-    mtime_s = int(member.mtime)
-    if member.isdir():
-        return Item(path, "folder", bits, owner, mtime_s)
-    if member.issym():
-        return Item(path, "link", 0o777, owner, mtime_s, member.linkname)
-    if member.isreg() or member.islnk():
-        size_bytes = _content_of(tar, member, where).size
-        return Item(path, "file", bits, owner, mtime_s, "", size_bytes, _opener(tar, member))
-    raise BuildError(
-        f"ADD failed: {member.name!r} of {where} is a device or a FIFO: only files, folders and links are unpacked."
-    )
+class _Unpacker:
+    """Makes items of entries, and remembers what links need to know."""
 
+    def __init__(self, where: str, target: str, *, owner: Owner | None, mode: int | None, scratch: Path) -> None:
+        self.where, self.target, self.owner, self.mode, self.scratch = where, target, owner, mode, scratch
+        self.links: set[str] = set()
+        self.files: dict[str, Item] = {}
+        self.total_bytes = 0
 
-def _content_of(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> tarfile.TarInfo:
-    """Return the entry whose content a hard link shares; it must stand before the link."""
-    if not member.islnk():
-        return member
-    try:
-        found = tar.getmember(member.linkname)
-    except KeyError:
-        raise BuildError(
-            f"ADD failed: {member.name!r} of {where} is a link to {member.linkname!r}, which is not in it."
-        ) from None
-    if not found.isreg():
-        raise BuildError(f"ADD failed: {member.name!r} of {where} is a hard link to something else than a file.")
-    return found
+    def item(self, reader: TarReader, entry: tar.Entry, number: int) -> Item | None:
+        name = os.fsdecode(entry.name)
+        self.total_bytes += entry.real_size
+        if number >= MOST_ENTRIES or self.total_bytes > MOST_BYTES:
+            limit = f"{MOST_ENTRIES} entries or {units.format_bytes(MOST_BYTES)}"
+            raise self._refusal(f"it holds more than {limit}", name)
+        path = self._path(name)
+        if path == self.target.strip("/"):
+            return None
+        owner = self.owner or Owner(entry.uid, entry.gid)
+        mode = entry.mode if self.mode is None else self.mode
+        mtime_s = entry.mtime_ns // 1_000_000_000
+        if entry.kind == tar.DIRECTORY:
+            return Item(path, "folder", mode, owner, mtime_s)
+        if entry.kind == tar.SYMLINK:
+            self.links.add(path)
+            return Item(path, "link", 0o777, owner, mtime_s, os.fsdecode(entry.link))
+        if entry.kind == tar.HARD_LINK:
+            same = self.files.get(self._path(os.fsdecode(entry.link)))
+            if same is None:
+                raise self._refusal(f"it is a link to {os.fsdecode(entry.link)!r}, which is not in it", name)
+            return Item(path, "file", same.mode, same.owner, same.mtime_s, "", same.size_bytes, same.open)
+        if entry.kind != tar.FILE:
+            raise self._refusal("it is a device or a FIFO: only files, folders and links are unpacked", name)
+        place = self._take(reader, entry, self.scratch / str(number))
+        item = Item(path, "file", mode, owner, mtime_s, "", entry.real_size, lambda: place.open("rb"))
+        self.files[path] = item
+        return item
 
+    def _path(self, name: str) -> str:
+        if ".." in name.split("/"):
+            raise self._refusal("it leads out of its folder", name)
+        path = posixpath.normpath(posixpath.join("/", self.target, name.lstrip("/"))).strip("/")
+        parent = path
+        while parent := posixpath.dirname(parent):
+            if parent in self.links:
+                raise self._refusal("it leads through a link of the same archive", name)
+        return path
 
-def _opener(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
-    def open_member() -> IO[bytes]:
-        file = tar.extractfile(member)
-        if file is None:
-            raise BuildError(f"ADD failed: {member.name!r} has no content.")
-        return file
+    def _refusal(self, why: str, name: str) -> BuildError:
+        return BuildError(f"ADD failed: {name!r} of {self.where} is refused: {why}.")
 
-    return open_member
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path := posixpath.dirname(path):
-        yield path
+    def _take(self, reader: TarReader, entry: tar.Entry, place: Path) -> Path:
+        """Write the content of the current entry to ``place``, holes included."""
+        with place.open("xb", buffering=0) as file:
+            for offset, length in entry.segments if entry.segments is not None else [(0, entry.size)]:
+                file.seek(offset)
+                reader.copy(file.fileno(), length)
+            file.truncate(entry.real_size)
+        return place

@@ -14,8 +14,8 @@ import io
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from labkit.image.build.archive import is_archive, unpacked_items
 from labkit.image.build.context import select
@@ -83,9 +83,10 @@ def parse_chmod(text: str, *, line: int) -> int | None:
 
 
 def plan_copy(
-    selected: Selected, plan: CopyPlan, below: Tree, owner_of: Callable[[Entry], Owner], stack: ExitStack, *, line: int
-) -> Items:
-    """Return the items of the layer. Archives that ADD unpacks stay open until ``stack`` is closed.
+    selected: Selected, plan: CopyPlan, below: Tree, owner_of: Callable[[Entry], Owner], scratch: Callable[[], Path],
+    *, line: int,
+) -> Items:  # fmt: skip
+    """Return the items of the layer. What archives hold lies in a folder that ``scratch`` gives, until the layer is written.
 
     Raises: BuildError for a target that cannot take the sources.
     """
@@ -97,7 +98,7 @@ def plan_copy(
             line=line,
         )
     try:
-        copier = _Copier(items, plan, below, stack)
+        copier = _Copier(items, plan, below, scratch)
         for entry in selected.entries:
             copier.copy(entry, selected)
         for name, data in selected.texts:
@@ -112,8 +113,8 @@ def _names_folder(target: str) -> bool:
 
 
 class _Copier:
-    def __init__(self, items: Items, plan: CopyPlan, below: Tree, stack: ExitStack) -> None:
-        self.items, self.plan, self.below, self.stack = items, plan, below, stack
+    def __init__(self, items: Items, plan: CopyPlan, below: Tree, scratch: Callable[[], Path]) -> None:
+        self.items, self.plan, self.below, self.scratch = items, plan, below, scratch
         self.target = self._resolved(posixpath.join(plan.workdir or "/", plan.target))
 
     def _resolved(self, path: str) -> str:
@@ -175,7 +176,7 @@ class _Copier:
     def _unpack(self, archive: Entry) -> None:
         self.items.add_folders(self.target, self.plan.owner)
         owner = None if self.plan.keeps_archive_owners else self.plan.owner
-        for item in unpacked_items(archive, self.target, owner=owner, mode=self.plan.mode, stack=self.stack):
+        for item in unpacked_items(archive, self.target, owner=owner, mode=self.plan.mode, scratch=self.scratch()):
             if item.kind == "folder" and self.items.is_folder(f"/{item.path}"):
                 continue
             self._put(item)

@@ -6,7 +6,8 @@ See: `labkit.image.build.builder`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -21,7 +22,9 @@ from labkit.image.build.items import Owner
 from labkit.image.build.progress import Progress
 from labkit.image.build.state import State, iso_time
 from labkit.image.build.tree import Entry, Tree
+from labkit.image.lock import hold_new_folder
 from labkit.image.reference import Reference
+from labkit.image.rootfs import remove_tree
 from labkit.image.store import ImageStore
 
 __all__ = ["FIXED_EPOCH_S", "Epoch", "Job", "Network", "Puller"]
@@ -52,7 +55,6 @@ class Job:
     puller: Puller | None = None
     epoch: Epoch = FIXED_EPOCH_S
     epoch_was_given: bool = False
-    scratch: Path = Path()
     started_s: int = field(default_factory=lambda: int(time.time()))
     _lowers: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)
 
@@ -75,6 +77,18 @@ class Job:
         """Raises: BuildCancelled if the caller has asked for the end."""
         if self.cancel.is_set():
             raise BuildCancelled("The build was cancelled.")
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """A folder of the store for one step; if this program is killed, the next collection finds it without an owner."""
+        path, fd = hold_new_folder(self.store.blobs.tmp)
+        with fd:
+            # A container's root is another user than its maker, and must be able to pass.
+            path.chmod(0o711)
+            try:
+                yield path
+            finally:
+                remove_tree(path)
 
     def lowers(self, state: State) -> list[Path]:
         """Return the folders of a state's layers, topmost first, unpacked if need be."""

@@ -84,4 +84,4 @@ def _copy_one(entry: Entry, path: Path) -> None:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with entry.open() as source, path.open("xb") as file:
             shutil.copyfileobj(source, file)
-        path.chmod(entry.mode | 0o444)
+        path.chmod(entry.mode & 0o777 | 0o444)  # never set-uid: the copy belongs to the user that builds

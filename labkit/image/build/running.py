@@ -17,8 +17,8 @@ import errno
 import os
 import selectors
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -34,8 +34,8 @@ from labkit.image.build.mounts import RunMount
 from labkit.image.build.progress import Event
 from labkit.image.build.state import State
 from labkit.image.layer import Layer, make_layer
-from labkit.image.lock import hold_new_folder
-from labkit.image.rootfs import remove_tree
+from labkit.linux.fds import Fd
+from labkit.linux.syscalls import open_beneath
 
 __all__ = ["Command", "run_command"]
 
@@ -70,7 +70,7 @@ def run_command(job: Job, state: State, command: Command) -> Layer:
     Raises: BuildError with the exit status if it failed, BuildCancelled.
     """
     with ExitStack() as stack:
-        scratch = stack.enter_context(_scratch(job))
+        scratch = stack.enter_context(job.scratch_folder())
         mounts = mount_specs(
             job, command.mounts, command.shared, scratch, script=command.script, network=command.network
         )
@@ -81,19 +81,6 @@ def run_command(job: Job, state: State, command: Command) -> Layer:
         latest_s = None if job.epoch == "now" else job.epoch_s
         layer, _ = make_layer(job.store.blobs, upper, compression="none", latest_s=latest_s)
     return layer
-
-
-@contextmanager
-def _scratch(job: Job) -> Iterator[Path]:
-    """A folder of the store for one command; if this program is killed, the next collection finds it without an owner."""
-    path, fd = hold_new_folder(job.store.blobs.tmp)
-    with fd:
-        # A container's root is another user than its maker, and must be able to pass.
-        path.chmod(0o711)
-        try:
-            yield path
-        finally:
-            remove_tree(path)
 
 
 def _run(job: Job, state: State, command: Command, scratch: Path, mounts: list[MountSpec]) -> None:
@@ -168,24 +155,31 @@ def _tell_part(
 def _forget_mount_point(job: Job, state: State, upper: Path, path: str) -> None:
     """Remove from the upper folder what was made only to be mounted on: empty, and not in the image below."""
     entry, missing = job.tree(state).place_of(path)
-    for number in range(len(missing), 0, -1):
-        if not _remove_if_empty(upper.joinpath(entry.path.strip("/"), *missing[:number])):
-            return
+    with Fd(os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as upper_fd:
+        for number in range(len(missing), 0, -1):
+            parent = "/".join([entry.path.strip("/"), *missing[: number - 1]]).strip("/")
+            if not _remove_if_empty(upper_fd.number, parent or ".", missing[number - 1]):
+                return
 
 
-def _remove_if_empty(path: Path) -> bool:
+def _remove_if_empty(upper_fd: int, parent: str, name: str) -> bool:
+    """Remove an empty folder or file; False if it is something else.
+
+    The command may have put a link to anywhere in the place of ``parent``, so no way that leads out of the upper folder is taken.
+    """
     try:
-        status = path.lstat()
-        if stat.S_ISDIR(status.st_mode):
-            path.rmdir()
-        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-            path.unlink()
-        else:
-            return False
+        with Fd(open_beneath(upper_fd, parent, os.O_PATH | os.O_DIRECTORY)) as folder:
+            status = os.lstat(name, dir_fd=folder.number)
+            if stat.S_ISDIR(status.st_mode):
+                os.rmdir(name, dir_fd=folder.number)
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(name, dir_fd=folder.number)
+            else:
+                return False
     except FileNotFoundError:
         return True
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV, errno.ENOTDIR, errno.ELOOP):
             return False
         raise
     return True

@@ -141,7 +141,10 @@ class StageWork:
             owner = named_owner(chown, self.job.lowers(self.state) if chown else [], line=line)
             with ExitStack() as stack:
                 below = self.job.tree(self.state)
-                items = plan_copy(selected, replace(plan, owner=owner), below, self.job.owner_of, stack, line=line)
+                items = plan_copy(
+                    selected, replace(plan, owner=owner), below, self.job.owner_of,
+                    lambda: stack.enter_context(self.job.scratch_folder()), line=line,
+                )  # fmt: skip
                 return self._write(items)
 
         return Step(text, self.state.run_config, inputs=self._inputs(selected), work=work)

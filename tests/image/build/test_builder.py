@@ -63,6 +63,20 @@ def test_what_was_only_mounted_is_in_no_layer(store: ImageStore, context: Path) 
     assert layers_of(store, made)[-1].getnames() == ["seen"]
 
 
+def test_a_command_cannot_lead_the_tidying_up_out_of_its_layer(
+    store: ImageStore, context: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "n").mkdir(parents=True)
+    (outside / "n/m").mkdir()
+    made = make(
+        store, context,
+        f"FROM {BASE}\nRUN --mount=type=tmpfs,target=/d/n/m mv /d /e && ln -s {outside} /d\n",
+    )  # fmt: skip
+    assert (outside / "n/m").is_dir()
+    assert flatten(store, made)["d"][0] == "link"
+
+
 def test_a_heredoc_is_a_script_or_an_input_or_a_program(store: ImageStore, context: Path) -> None:
     text = f"""FROM {BASE}
 ARG WHO=you
@@ -100,6 +114,8 @@ def test_a_cache_mount_stays_from_build_to_build_and_is_in_no_layer(store: Image
     again = make(store, context, text, no_cache=True)
     assert (content(store, first, "n"), content(store, again, "n")) == ("1\n", "2\n")
     assert not [path for path in flatten(store, again) if path.startswith("cache")]
+    store.prune(build_cache=True)
+    assert content(store, make(store, context, text, no_cache=True), "n") == "1\n"
 
 
 def test_a_bind_mount_shows_the_context_or_a_stage(store: ImageStore, context: Path) -> None:
