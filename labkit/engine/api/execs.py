@@ -8,7 +8,6 @@ from __future__ import annotations
 from labkit.engine.api.relay import detach_sequence, relay
 from labkit.engine.api.streams import content_type_of
 from labkit.engine.engine import Engine
-from labkit.engine.objects.execs import Exec
 from labkit.engine.wire.errors import BadParameter, Conflict
 from labkit.engine.wire.frames import STDOUT, frame
 from labkit.engine.wire.reply import Empty, Hijack, Json, Peer, Reply
@@ -19,6 +18,9 @@ from labkit.errors import LabkitError
 __all__ = ["routes"]
 
 routes = Routes()
+
+#: How long the end of an exec may come after that of its streams.
+_CODE_S = 3.0
 
 
 @routes.post("/containers/{id}/exec")
@@ -57,14 +59,10 @@ def start(engine: Engine, request: Request) -> Reply:
             session.close()
             peer.finish()
             return
-        relay(peer, session, keys=keys, with_input=with_input)
-        _wait_for_code(one)
+        # A client asks for the exit status as soon as the stream has ended: it must be there by then.
+        relay(peer, session, keys=keys, with_input=with_input, before_end=lambda: one.wait(_CODE_S))
 
     return Hijack(serve, content_type_of(request, terminal=terminal))
-
-
-def _wait_for_code(one: Exec) -> None:
-    one.wait(1.0)
 
 
 @routes.post("/exec/{id}/resize")

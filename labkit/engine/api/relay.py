@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from labkit.engine.wire.errors import BadParameter
@@ -38,8 +39,18 @@ def detach_sequence(text: str) -> bytes:
     return keys
 
 
-def relay(peer: Peer, session: socket.socket, *, keys: bytes, with_input: bool) -> bool:
-    """Pass bytes on until the session ends or the client detaches (`keys`) or goes; return whether it detached."""
+def relay(
+    peer: Peer,
+    session: socket.socket,
+    *,
+    keys: bytes,
+    with_input: bool,
+    before_end: Callable[[], object] = lambda: None,
+) -> bool:
+    """Pass bytes on until the session ends or the client detaches (`keys`) or goes; return whether it detached.
+
+    ``before_end`` is called when there is no more to send, before the client is told so.
+    """
     detached = threading.Event()
     reader = threading.Thread(
         target=_pass_input, args=(peer, session, keys, with_input, detached), name="input", daemon=True
@@ -52,6 +63,7 @@ def relay(peer: Peer, session: socket.socket, *, keys: bytes, with_input: bool) 
         except OSError:
             pass  # the client has gone, or takes nothing
         finally:
+            before_end()
             peer.finish()
             with suppress(OSError):
                 session.shutdown(socket.SHUT_RDWR)
