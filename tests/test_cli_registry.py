@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from labkit.image import ImageStore
+from tests.image.registry.liar import Liar, answer
 from tests.image.registry.test_push import put_image
-from tests.image.registry.wire import Wire, blob, digest_of
-from tests.support.cli import LABKIT, assert_one_sentence, labkit, start
+from tests.image.registry.wire import MANIFEST, Wire, blob, digest_of, image
+from tests.support.cli import LABKIT, assert_one_sentence, labkit, start, wait_until
 
 PASSWORD = "correct horse"
 
@@ -161,3 +163,18 @@ def test_on_a_terminal_the_lines_are_drawn_in_place(own_state: Path) -> None:
     assert done.returncode == 0
     assert b"\x1b[2A" in shown
     assert shown.count(b"Pull complete") >= 2
+
+
+def test_Ctrl_C_ends_a_pull_from_a_registry_that_is_stuck_at_once() -> None:
+    layer = blob(1000)
+    manifest, (configuration, _) = image(layer)
+    with Liar().running() as liar:
+        liar.serve("GET /v2/a/b/manifests/1 ", answer("200 OK", manifest, f"Content-Type: {MANIFEST}"))
+        for data in (layer, configuration):
+            liar.serve(f"GET /v2/a/b/blobs/{digest_of(data)} ", lambda connection, _: connection.recv(1))
+        with start("image", "pull", f"{liar.address}/a/b:1") as process:
+            assert wait_until(lambda: sum("/blobs/" in head for head in liar.asked) == 2)
+            begun_s = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert time.monotonic() - begun_s < 5

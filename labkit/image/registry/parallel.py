@@ -20,9 +20,17 @@ PARALLEL = 3
 
 
 def for_each(
-    blobs: Iterable[Descriptor], work: Callable[[Descriptor], Moved], *, parallel: int, stop: threading.Event
+    blobs: Iterable[Descriptor],
+    work: Callable[[Descriptor], Moved],
+    *,
+    parallel: int,
+    stop: threading.Event,
+    cut: Callable[[], object],
 ) -> tuple[Moved, ...]:
-    """Do ``work`` for each of ``blobs``, once a digest. The first error sets ``stop`` and is raised when all have ended."""
+    """Do ``work`` for each of ``blobs``, once a digest; the first error is raised when all have ended.
+
+    It sets ``stop``, which the others look at, and calls ``cut``, which ends their waiting.
+    """
     once = {blob.digest: blob for blob in blobs}
     with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="labkit-transfer") as pool:
         futures = [pool.submit(work, blob) for blob in once.values()]
@@ -33,6 +41,7 @@ def for_each(
                 raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
         except BaseException:  # Ctrl-C, too: the threads must hear of it, or leaving this block would wait for them
             stop.set()
+            cut()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return tuple(future.result() for future in futures)

@@ -73,7 +73,9 @@ def _pull(
         manifest, path = _choose(repository, root, platform)
         _check(reference, manifest)
         fetcher = Fetcher(store.blobs, repository, reporter)
-        blobs = for_each(manifest.references, fetcher.fetch, parallel=parallel, stop=fetcher.stop)
+        blobs = for_each(
+            manifest.references, fetcher.fetch, parallel=parallel, stop=fetcher.stop, cut=used.transport.cut
+        )
         for found in path:
             store.blobs.put(found.to_bytes(), found.media_type)
         store.tag(reference, root.descriptor)

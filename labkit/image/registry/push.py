@@ -62,7 +62,7 @@ def push(
         uploader = Uploader(
             store.blobs, repository, Reporter(progress), _sources(store, reference, mount_from, wanted), chunk_bytes
         )
-        blobs = for_each(wanted, uploader.push, parallel=parallel, stop=uploader.stop)
+        blobs = for_each(wanted, uploader.push, parallel=parallel, stop=uploader.stop, cut=used.transport.cut)
         for found in manifests[:-1]:
             repository.put_manifest(found.descriptor.digest, found)
         repository.put_manifest(reference.tag or DEFAULT_TAG, manifests[-1])

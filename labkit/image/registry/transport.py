@@ -20,6 +20,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -147,12 +148,13 @@ class Response:
         self.close()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Connection:
     """A connection, and the reader of the answer that comes through it."""
 
     origin: tuple[str, str, int]
     http: http.client.HTTPConnection
+    socket: socket.socket | None = None
     reader: PatientReader | None = None
     used: bool = False
 
@@ -164,6 +166,8 @@ class Transport:
         self.patience, self.exchanged = patience or Patience(), Exchanged()
         self._tls = tls
         self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        self._cuts = 0
         self._lock = threading.Lock()
 
     def send(
@@ -173,6 +177,7 @@ class Transport:
 
         Raises: DeadlineExceeded, RegistryError when nobody answers; Interrupted if the connection breaks.
         """
+        cuts_before = self._cuts
         while True:
             connection = self._take(origin_of(url))
             was_used, connection.used = connection.used, True
@@ -182,7 +187,7 @@ class Transport:
                 self.put_back(connection, keep=False)
                 # A kept connection may have been closed meanwhile by the other side; a new one has no such excuse. Part of a
                 # blob may have arrived, and would be there twice if it were sent again.
-                if not was_used or isinstance(body, FileSlice):
+                if not was_used or isinstance(body, FileSlice) or self._cuts != cuts_before:
                     raise _broken(url, error) from error
             except TimeoutError as error:
                 self.put_back(connection, keep=False)
@@ -241,6 +246,7 @@ class Transport:
             for connection in self._idle:
                 if connection.origin == origin:
                     self._idle.remove(connection)
+                    self._busy.add(connection)
                     return connection
         scheme, host, port = origin
         if scheme == "https":
@@ -250,7 +256,10 @@ class Transport:
             )
         else:
             made = http.client.HTTPConnection(host, port, timeout=self.patience.connect_s)
-        return _Connection(origin, made)
+        connection = _Connection(origin, made)
+        with self._lock:
+            self._busy.add(connection)
+        return connection
 
     def _connect(self, connection: _Connection) -> None:
         _, host, port = connection.origin
@@ -267,6 +276,7 @@ class Transport:
         except OSError as error:
             why = error.strerror or str(error)
             raise Unreachable(f"{host}:{port} could not be reached ({why}): is a registry running there?") from error
+        connection.socket = connection.http.sock
         connection.http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def make(sock: socket.socket, method: str | None = None, **_: object) -> http.client.HTTPResponse:
@@ -279,12 +289,21 @@ class Transport:
 
     def put_back(self, connection: _Connection, *, keep: bool) -> None:
         """Keep a connection for the next request, or close it."""
-        if keep and connection.http.sock is not None:
-            with self._lock:
-                if len(self._idle) < _MOST_IDLE:
-                    self._idle.append(connection)
-                    return
+        with self._lock:
+            self._busy.discard(connection)
+            if keep and connection.http.sock is not None and len(self._idle) < _MOST_IDLE:
+                self._idle.append(connection)
+                return
         connection.http.close()
+
+    def cut(self) -> None:
+        """Cut every connection that is in use: threads that wait for an answer get `Interrupted` at once."""
+        with self._lock:
+            self._cuts += 1
+            for connection in self._busy:
+                if connection.socket is not None:
+                    with suppress(OSError):
+                        connection.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connections that are kept; safe to call twice."""

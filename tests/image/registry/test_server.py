@@ -210,6 +210,41 @@ def test_no_more_uploads_than_allowed_are_open(tmp_path: Path, monkeypatch: pyte
         assert wire.ask("DELETE", wire.begin("alice/web").headers["Location"]).status == 204
 
 
+def test_when_it_is_crowded_uploads_that_nobody_goes_on_with_give_their_places_up(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server._uploads._most_open = 2
+        wire = Wire(server.address)
+        locations = [wire.begin("alice/web").headers["Location"] for _ in range(2)]
+        for location in locations:
+            os.utime(tmp_path / "uploads" / location.rpartition("/")[2], (time.time() - 700,) * 2)
+        wire.ask("PATCH", locations[1], b"somebody goes on")
+        assert wire.ask("DELETE", wire.begin("alice/web").headers["Location"]).status == 204
+        assert wire.ask("GET", locations[0]).status == 404
+        assert wire.ask("DELETE", locations[1]).status == 204
+
+
+@pytest.mark.parametrize("path", ["blobs", "manifests"])
+def test_what_is_deleted_while_it_is_asked_for_is_404(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path) as server:
+        wire = Wire(server.address)
+        _, digest = wire.push_image("alice/web", "1")
+        blob_digest = wire.ask("GET", "/v2/alice/web/manifests/1").json["layers"][0]["digest"]
+        wanted = digest if path == "manifests" else blob_digest
+        respond = server.respond
+
+        def delete_first(request):  # type: ignore[no-untyped-def]
+            found = respond(request)
+            server.blobs.delete(wanted)
+            return found
+
+        monkeypatch.setattr(server._listener, "respond", delete_first)
+        got = wire.ask("GET", f"/v2/alice/web/{path}/{wanted}")
+        assert (got.status, got.code) == (404, "BLOB_UNKNOWN")
+        assert wire.ask("GET", f"/v2/alice/web/{path}/{wanted}").status == 404
+
+
 def test_a_blob_that_is_too_large_is_413(tmp_path: Path) -> None:
     with serving(tmp_path, Bounds(), most_blob_bytes=10_000) as server:
         wire = Wire(server.address)

@@ -215,7 +215,10 @@ class _Connection(BaseHTTPRequestHandler):
         answer = self.server.respond(Request(self.command, self.path, self.headers, body, f"{scheme}://{host}"))
         if not body.finished and not body.skip(_MOST_SKIPPED):
             self.close_connection = True
-        self._send(answer)
+        try:
+            self._send(answer)
+        except FileNotFoundError:
+            self._send(Refusal("BLOB_UNKNOWN", "it was deleted a moment ago").answer())
         if not body.finished:
             # A close with bytes unread is a reset, which may reach the client before the answer does; so read on for a moment.
             self.connection.shutdown(socket.SHUT_WR)

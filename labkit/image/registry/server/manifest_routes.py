@@ -10,6 +10,7 @@ See: OCI Distribution Specification, "Pushing manifests", "Listing Tags", "Listi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from email.message import Message
 from http import HTTPStatus
@@ -39,6 +40,8 @@ class ManifestRoutes:
 
     def __init__(self, blobs: BlobStore, repositories: Repositories) -> None:
         self._blobs, self._repositories = blobs, repositories
+        # 4 MiB of brackets are 100 MiB of lists.
+        self._parsing = threading.BoundedSemaphore(2)
 
     def get(self, name: str, reference: str, headers: Message) -> Answer:
         """Answer GET and HEAD of a manifest. Raises: Refusal with 404."""
@@ -60,7 +63,8 @@ class ManifestRoutes:
         data = body.read_all(MOST_BYTES)
         digest = _digest_for(reference, data)
         try:
-            manifest = parse_manifest(data, headers.get("Content-Type", "").partition(";")[0].strip())
+            with self._parsing:
+                manifest = parse_manifest(data, headers.get("Content-Type", "").partition(";")[0].strip())
         except ImageError as error:
             raise Refusal("MANIFEST_INVALID", str(error)) from error
         subject = manifest.subject.digest if manifest.subject else ""
@@ -137,7 +141,7 @@ class ManifestRoutes:
         if ":" not in reference:
             digest = self._repositories.tagged(name, reference) if is_tag(reference) else None
         entry = self._repositories.manifest(name, digest) if digest and is_digest(digest) else None
-        if entry is None:
+        if entry is None or not self._blobs.has(entry.digest):
             raise self._unknown(name, reference)
         return entry
 

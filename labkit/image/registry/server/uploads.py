@@ -28,6 +28,8 @@ from labkit.image.registry.server.bodies import Body
 __all__ = ["Upload", "Uploads", "parse_span", "place_headers"]
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: When all places are taken, uploads that nobody has written to for so long give theirs up.
+_CROWDED_LASTS_S = 600.0
 _SPAN = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -72,9 +74,11 @@ class Uploads:
     def start(self, name: str) -> Upload:
         """Begin an upload. Raises: Refusal with 429 if too many are open."""
         self.remove_old()
+        if self._count() >= self._most_open:
+            self.remove_old(older_than_s=min(self._lasts_s, _CROWDED_LASTS_S))
         with self._lock:
-            if sum(1 for _ in self._folder.iterdir()) >= self._most_open:
-                raise Refusal("TOOMANYREQUESTS", f"{self._most_open} uploads are open: end one, or try again tomorrow")
+            if self._count() >= self._most_open:
+                raise Refusal("TOOMANYREQUESTS", f"{self._most_open} uploads are open: end one, or try again later")
             upload_id = str(uuid.uuid4())
             (self._folder / upload_id).write_text(name)
             upload = self._open[upload_id] = Upload(upload_id, name, self._blobs.writer(upload=upload_id))
@@ -165,6 +169,9 @@ class Uploads:
             for upload in self._open.values():
                 upload.writer.close()
             self._open.clear()
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._folder.iterdir())
 
     def _recall(self, upload_id: str) -> Upload | None:
         """Find an upload of the server that ran before this one."""
