@@ -207,13 +207,17 @@ class Extractor:
 
     def _folder(self, path: bytes) -> int:
         """Return a descriptor of the folder ``path``, making it and those above if need be."""
+        try:
+            return self._existing(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._make_folders(path)
+
+    def _existing(self, path: bytes) -> int:
+        """Return a descriptor of the folder ``path``. Raises: OSError (ENOENT, ENOTDIR, ELOOP)."""
         fd = self._folders.get(path)
         if fd is not None:
             return fd
-        try:
-            return self._keep_open(path, open_in_root(self.root_fd, os.fsdecode(path), _FOLDER_FLAGS & ~os.O_NOFOLLOW))
-        except (FileNotFoundError, NotADirectoryError):
-            return self._make_folders(path)
+        return self._keep_open(path, open_in_root(self.root_fd, os.fsdecode(path), _FOLDER_FLAGS & ~os.O_NOFOLLOW))
 
     def _make_folders(self, path: bytes) -> int:
         parts = path.split(b"/")
@@ -221,9 +225,7 @@ class Extractor:
         for part in parts:
             prefix = prefix + b"/" + part if prefix else part
             try:
-                fd = self._keep_open(
-                    prefix, open_in_root(self.root_fd, os.fsdecode(prefix), _FOLDER_FLAGS & ~os.O_NOFOLLOW)
-                )
+                fd = self._existing(prefix)
                 continue
             except (FileNotFoundError, NotADirectoryError):
                 pass
@@ -350,10 +352,11 @@ class Extractor:
             try:
                 if not name:
                     os.utime(self.root_fd, ns=(mtime_ns, mtime_ns))
-                elif stat.S_ISDIR(os.lstat(name, dir_fd=self._folder(folder)).st_mode):
-                    os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._folder(folder), follow_symlinks=False)
-            except (FileNotFoundError, ImageError):
-                continue  # replaced meanwhile, or a folder above it
+                elif stat.S_ISDIR(os.lstat(name, dir_fd=self._existing(folder)).st_mode):
+                    os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._existing(folder), follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise  # else it, or a folder above it, was replaced meanwhile
         self._times.clear()
 
 

@@ -117,6 +117,13 @@ def test_times_of_files_and_folders_are_exact(folder: Path) -> None:
     assert (target / "d/f").stat().st_mtime_ns == -1500000000
 
 
+def test_a_folder_that_was_replaced_by_a_link_is_not_made_again_for_its_time(folder: Path) -> None:
+    data = tar(entry(FOLDER, "x"), entry(FOLDER, "d/e/f"), entry(LINK, "d", link="x"))
+    target = unpacked(data, folder / "t")
+    assert sorted(os.listdir(target)) == ["d", "x"]
+    assert os.listdir(target / "x") == []
+
+
 def test_a_single_id_owns_everything_where_owners_cannot_be_kept(folder: Path) -> None:
     data = tar(entry(FILE, "f", b"x", uid=1000, gid=70000, mode=0o4755))
     target = unpacked(data, folder / "t", ids=IdPolicy(keep_owners=False))
