@@ -27,6 +27,8 @@ __all__ = ["become_namespace_root", "main"]
 
 #: How long a killed program may take from closing its socket to its end.
 _LAST_BREATH_MS = 5000
+#: How often, and how long each, the end of killed containers is waited for: nearly always it comes with the first.
+_THAWS, _THAW_PAUSE_MS = 50, 40
 
 
 def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_parent: str) -> None:
@@ -62,6 +64,8 @@ def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_
         _greet(control, {"error": _report(error)})
     finally:
         if launcher is not None:
+            if not launcher.was_dismissed:
+                _kill_frozen(launcher, cgroup_parent)
             launcher.end_all()
             if not launcher.was_dismissed:
                 _remove_cgroups(cgroup_parent, program_pidfd)
@@ -126,6 +130,28 @@ def _write_maps(pid: int, maps: idmap.IdMaps, *, with_helpers: bool) -> int:
     except OSError as error:
         return error.errno or 1
     return 0
+
+
+def _kill_frozen(launcher: Launcher, parent: str) -> None:
+    """Kill what runs in the groups of a program that was killed, and thaw it: on cgroup v1 a frozen process does not even die.
+
+    A program with a freezer group of its own can freeze itself, and others again until it is dead; so again until all have ended.
+    """
+    from labkit.isolation.cgroups import find_leftovers
+    from labkit.isolation.cgroups.tree import kill_members
+
+    poll, waiting = select.poll(), {job.pidfd for job in launcher.jobs.values()}
+    for pidfd in waiting:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.register(pidfd, select.POLLIN)
+    for _ in range(_THAWS if waiting else 0):
+        for folder in find_leftovers(lambda other: other != parent and not other.startswith(f"{parent}-")):
+            kill_members(str(folder))
+        for pidfd, _events in poll.poll(_THAW_PAUSE_MS):
+            poll.unregister(pidfd)
+            waiting.discard(pidfd)
+        if not waiting:
+            return
 
 
 def _remove_cgroups(parent: str, program_pidfd: int) -> None:
