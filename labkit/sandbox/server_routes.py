@@ -23,7 +23,7 @@ from tornado.routing import Matcher, Rule
 from tornado.web import HTTPError, authenticated
 from typing_extensions import override
 
-__all__ = ["ANSWERED", "FORMATS", "Refused"]
+__all__ = ["ANSWERED", "FORMATS", "READ_ONLY", "REFUSED", "Refused", "is_answered"]
 
 #: What notebooks can be exported to: name and type.
 FORMATS = {
@@ -35,11 +35,13 @@ FORMATS = {
 #: Below the server's base address; a word stands for itself and all below it.
 ANSWERED = (
     "lab", "doc", "static", "login", "logout", "files", "view", "nbconvert", "kernelspecs", "favicon.ico", "custom",
-    "api", "api/contents", "api/kernels", "api/kernelspecs", "api/sessions", "api/status", "api/me", "api/nbconvert",
+    "api", "api/contents", "api/kernels", "api/kernelspecs", "api/sessions", "api/status", "api/me", "api/nbconvert", "api/config",
     "api/spec.yaml", "api/events", "api/security", "api/shutdown", "oauth_callback", "hub", "logo", "metrics",
 )  # fmt: skip
-#: Below what is answered, and not for a lesson.
-REFUSED = ("lab/api/build", "lab/api/extensions", "lab/api/plugins", "lab/api/update", "lab/api/news")
+#: Below what is answered, and not for a lesson; of the second kind JupyterLab's page asks how things are, which does no harm.
+REFUSED = ("lab/api/update", "lab/api/news")
+READ_ONLY = ("lab/api/build", "lab/api/extensions", "lab/api/plugins")
+_READS = ("GET", "HEAD", "OPTIONS")
 _EXACTLY = ("api",)
 
 
@@ -83,15 +85,17 @@ class _NotOnTheList(Matcher):
         path = request.path
         if not path.startswith(self.base_url):
             return None  # sent on to the base address
-        return None if is_answered(path[len(self.base_url) :]) else {}
+        return None if is_answered(request.method or "", path[len(self.base_url) :]) else {}
 
 
-def is_answered(path: str) -> bool:
-    """Tell whether ``path``, below the base address, is on the list."""
+def is_answered(method: str, path: str) -> bool:
+    """Tell whether a request for ``path``, below the base address, is on the list."""
     names = re.sub(r"/+", "/", path).strip("/")
     if not names:
         return True
     if any(_is_below(names, refused) for refused in REFUSED):
+        return False
+    if method not in _READS and any(_is_below(names, word) for word in READ_ONLY):
         return False
     return any(names == word if word in _EXACTLY else _is_below(names, word) for word in ANSWERED)
 

@@ -193,6 +193,11 @@ def at(method: str, path: str) -> Callable[[Server], Any]:
     return lambda server: answers(server, method, path)
 
 
+def changes(method: str, path: str) -> Callable[[Server], Any]:
+    """Ask for a change, in a form that is wrong, so that nothing changes: what is there answers with an error of its own."""
+    return lambda server: server.ask(method, path, None if method == "DELETE" else {"cmd": "nothing"}).status != 404
+
+
 def yes(_: World, answer: Any) -> bool:
     """Reached if there is."""
     return bool(answer)
@@ -258,9 +263,10 @@ ATTEMPTS = (
     Attempt("a terminal", opens_a_terminal, yes),
     Attempt("the list of terminals", at("GET", "/api/terminals"), yes),
     Attempt("packages, installed by the extension manager", get("/lab"), page_offers('"can_install":true')),
-    Attempt("a build of JupyterLab", at("GET", "/lab/api/build"), yes),
+    Attempt("a build of JupyterLab", changes("DELETE", "/lab/api/build"), yes),
     Attempt("the programs of language servers", at("GET", "/lsp/status"), yes),
-    Attempt("the plugins of JupyterLab", at("GET", "/lab/api/plugins"), yes),
+    Attempt("the plugins of JupyterLab", changes("POST", "/lab/api/plugins"), yes),
+    Attempt("the extensions of JupyterLab", changes("POST", "/lab/api/extensions"), yes),
     Attempt("conversion by TeX, which reads any file", lambda server: server.ask("GET", "/api/nbconvert").text,
             lambda _, answer: '"pdf"' in answer),
 )  # fmt: skip

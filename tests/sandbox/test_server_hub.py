@@ -125,7 +125,7 @@ def test_no_terminal_and_no_other_kernel_is_to_be_had(students: dict[str, Studen
     ada = students["ada"]
     assert ada.ask("POST", "/api/terminals")[0] == 404
     assert ada.ask("POST", "/api/kernels", {"name": "python3"})[0] != 201
-    assert ada.ask("GET", "/lab/api/extensions")[0] == 404
+    assert ada.ask("POST", "/lab/api/extensions", {"cmd": "install"})[0] == 404
     assert list(json.loads(ada.ask("GET", "/api/kernelspecs")[1])["kernelspecs"]) == ["labkit"]
 
 
