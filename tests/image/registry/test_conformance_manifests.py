@@ -129,6 +129,23 @@ def test_a_push_by_digest_can_set_tags(shared: Wire, algorithm: str) -> None:
     assert shared.ask("GET", f"/v2/{ONE}/manifests/tag-1").status == 404
 
 
+def test_an_index_of_sha512_digests_is_pushed_and_pulled(shared: Wire) -> None:
+    layer = blob()
+    children = []
+    for machine in ("amd64", "arm64"):
+        configuration = config(layer, architecture=machine)
+        for data in (layer, configuration):
+            shared.push(ONE, data, "sha512")
+        children.append(manifest_of(configuration, layer, algorithm="sha512"))
+    index = index_of(*children, algorithm="sha512")
+    for data, kind in (*((child, MANIFEST) for child in children), (index, INDEX)):
+        digest = digest_of(data, "sha512")
+        assert shared.put(ONE, digest, data, kind).status == 201
+        assert_pullable(shared, digest, data, kind, digest)
+    for data in (index, *children):
+        assert shared.ask("DELETE", f"/v2/{ONE}/manifests/{digest_of(data, 'sha512')}").status == 202
+
+
 def test_deleting_a_manifest_takes_its_tags_along(shared: Wire) -> None:
     manifest, digest = shared.push_image(ONE, "gone-1")
     shared.put(ONE, "gone-2", manifest)

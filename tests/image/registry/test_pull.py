@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +21,13 @@ from labkit.image.registry.failures import RegistryError
 from labkit.image.registry.patience import Pace
 from labkit.image.registry.progress import Event
 from labkit.image.registry.pull import pull
-from labkit.image.registry.server.service import RegistryServer
+from labkit.image.registry.push import push
+from labkit.image.registry.server.service import RegistryServer, RegistrySettings
 from labkit.image.registry.transport import Patience
 from tests.image.registry.liar import Liar, answer
+from tests.image.registry.test_push import put_image
 from tests.image.registry.wire import INDEX, MANIFEST, Wire, blob, config, descriptor, digest_of, image, manifest_of
+from tests.support import requires
 
 #: A second of patience: what is slower than that is stuck, for these tests.
 HASTY = Patience(connect_s=1, head=Pace(1, 1), body=Pace(1, 1, 10_000), send_s=1)
@@ -412,3 +417,29 @@ def test_a_password_never_goes_where_a_redirection_leads(liar: Liar, store: Imag
         assert any("Authorization: Basic" in head for head in liar.asked)
         assert other.asked
         assert not any("Authorization" in head for head in other.asked)
+
+
+@requires("program:openssl")
+def test_over_TLS_the_registrys_certificate_must_be_trusted(
+    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    settings = RegistrySettings(port=0, certificate=certificate, key=key)
+    with RegistryServer(tmp_path / "tls", settings) as server:
+        where = reference(server.address)
+        with pytest.raises(RegistryError, match="certificate that is not trusted"):
+            pull(where, store)
+        # As OpenSSL has it, so has labkit: a certificate of one's own is named in the environment.
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        layer = blob(3 << 20)
+        put_image(store, str(where), layer)
+        done = push(where, store)
+        assert done.bytes_of("moved") > len(layer)
+        other = ImageStore(tmp_path / "other")
+        assert pull(where, other).root.digest == done.root.digest
+        assert other.blobs.path(digest_of(layer)).read_bytes() == layer
