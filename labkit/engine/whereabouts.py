@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, NotFound
@@ -67,5 +67,6 @@ def _read(container: Container, paths: Sequence[str]) -> list[str]:
         answer = container.exec_run(["sh", "-c", script, "sh", *paths], stderr=False)
     except APIError:
         return [""] * len(paths)  # it has just ended
-    lines: list[str] = answer.output.decode(errors="replace").split("\n")[: len(paths)]
+    output: Any = answer.output
+    lines: list[str] = output.decode(errors="replace").split("\n")[: len(paths)]
     return lines + [""] * (len(paths) - len(lines))
