@@ -23,7 +23,7 @@ from labkit.vm.accel import Accelerator
 from labkit.vm.calls import MAILBOX_BYTES
 from labkit.vm.spec import GuestSpec, Share
 
-__all__ = ["Board", "Ends", "board_of", "kernel_words", "qemu_command"]
+__all__ = ["Board", "Ends", "board_of", "kernel_words", "machine_bytes", "qemu_command"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ _BOARDS = {
     "x86_64": Board("microvm", "ttyS0", "/dev/ttyS1", 0),
     "aarch64": Board("virt", "ttyAMA0", "/dev/ttyAMA1", 1 << 30),
 }
+
+_ODD_BYTES = 8 << 10  # QEMU rounds a machine's memory up to this
 
 
 def board_of(machine: str) -> Board:
@@ -88,13 +90,13 @@ def qemu_command(
 ) -> tuple[str, ...]:
     """Return the whole command line; ``incoming`` makes QEMU wait for a saved or migrating machine instead of booting."""
     board = board_of(spec.machine)
-    size_mib = (spec.memory_bytes + MAILBOX_BYTES) >> 20
+    size_kib = machine_bytes(spec) >> 10
     words = [
         str(qemu), "-nodefaults", "-no-user-config", "-display", "none", *accelerated.qemu_arguments,
         "-machine", _machine_words(board, spec),
-        "-m", f"{size_mib}M", "-smp", str(spec.cpus), *(("-cpu", spec.cpu_model) if spec.cpu_model else ()),
+        "-m", f"{size_kib}K", "-smp", str(spec.cpus), *(("-cpu", spec.cpu_model) if spec.cpu_model else ()),
         # share=on: what the guest writes is in the file, where the host can see it.
-        "-object", f"memory-backend-file,id=ram,mem-path=/proc/self/fd/{ends.memory},size={size_mib}M,share=on",
+        "-object", f"memory-backend-file,id=ram,mem-path=/proc/self/fd/{ends.memory},size={size_kib}K,share=on",
         *(("-incoming", incoming) if incoming else _kernel(spec, ends, accelerated.kernel_words)),
         # A guest that restarts itself (panic=-1) ends its QEMU instead of going round for ever.
         "-no-reboot",
@@ -111,6 +113,15 @@ def _kernel(spec: GuestSpec, ends: Ends, words: Sequence[str]) -> list[str]:
     """Return what to boot; a machine that comes in has it in its memory already."""
     append = " ".join([kernel_words(spec), *words])
     return ["-kernel", str(spec.kernel), "-initrd", f"/proc/self/fd/{ends.initramfs}", "-append", append]
+
+
+def machine_bytes(spec: GuestSpec) -> int:
+    """Return the size of the machine's memory: the guest's, what it shares with the host, and a little more.
+
+    QEMU before 9.0 takes a short cut through its list of changed pages where memory is a multiple of 256 KiB, and forgets there to
+    tell the emulated CPU; a migration then misses what the CPU goes on writing. 8 KiB more, and it goes the long way.
+    """
+    return spec.memory_bytes + MAILBOX_BYTES + _ODD_BYTES
 
 
 def kernel_words(spec: GuestSpec) -> str:

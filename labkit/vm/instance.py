@@ -17,6 +17,7 @@ import select
 import socket
 import time
 from contextlib import ExitStack
+from functools import partial
 
 from labkit.container import leftovers, runfolder
 from labkit.errors import GuestError
@@ -24,7 +25,7 @@ from labkit.linux.fds import Fd
 from labkit.units import format_bytes
 from labkit.vm.accel import accelerator, find_qemu
 from labkit.vm.calls import MAILBOX_BYTES
-from labkit.vm.commandline import Ends, board_of, qemu_command
+from labkit.vm.commandline import Ends, board_of, machine_bytes, qemu_command
 from labkit.vm.monitor import Monitor
 from labkit.vm.network import Network
 from labkit.vm.port import Port
@@ -58,11 +59,11 @@ class Instance:
         spec, stack = self.spec, self._stack
         qemu, accelerated = find_qemu(), accelerator()
         folder = _run_folder(stack)
-        memory = stack.enter_context(_memory_file("labkit-guest", spec.memory_bytes + MAILBOX_BYTES))
+        memory = stack.enter_context(_memory_file("labkit-guest", machine_bytes(spec)))
         self._memory = memory
         line, monitor, console = (socket.socketpair() for _ in range(3))
         with ExitStack() as theirs, line[1], monitor[1], console[1], _memory_file("labkit-initramfs", 0) as archive:
-            self.monitor = Monitor(monitor[0])
+            self.monitor = Monitor(monitor[0], partial(self.why_silent, is_gone=True))
             stack.callback(monitor[0].close)
             self.port = Port(line[0], self._map(memory), self.why_silent)
             stack.callback(self.port.close)

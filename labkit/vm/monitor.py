@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
@@ -31,10 +31,14 @@ _CLOSE_TIMEOUT_S = 2.0
 
 
 class Monitor:
-    """The monitor of one QEMU: `execute` for commands, `events` for what it told unasked."""
+    """The monitor of one QEMU: `execute` for commands, `events` for what it told unasked.
 
-    def __init__(self, connection: socket.socket) -> None:
+    ``why_gone`` says in words what is known of a QEMU that has hung up.
+    """
+
+    def __init__(self, connection: socket.socket, why_gone: Callable[[], str]) -> None:
         self._connection = connection
+        self._why_gone = why_gone
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: Any = None
@@ -67,7 +71,7 @@ class Monitor:
         except ExecuteError as error:
             raise GuestError(f"QEMU refused {command}: {error}.") from error
         except (QMPError, EOFError, ConnectionError) as error:
-            raise GuestError(f"QEMU went away while it was asked for {command}.") from error
+            raise GuestError(f"QEMU did not answer {command}: {self._why_gone() or repr(error)}") from error
         except FutureTimeout as error:
             raise GuestError(
                 f"QEMU did not answer {command} within {timeout_s:g} s: it is stopped or hangs."

@@ -51,7 +51,7 @@ def test_an_arm64_guest_is_a_virt_board() -> None:
 def test_the_shared_part_lies_in_the_memory_file_and_outside_the_kernels_own(spec: GuestSpec, offset: int) -> None:
     assert board_of(spec.machine).mailbox_offset(spec.memory_bytes) == offset
     assert offset + MAILBOX_BYTES <= spec.memory_bytes + MAILBOX_BYTES
-    assert "size=257M,share=on" in words(spec)
+    assert f"size={(257 << 10) + 8}K,share=on" in words(spec)
 
 
 def test_shares_and_cards_are_virtio_devices() -> None:
