@@ -152,6 +152,21 @@ PARTS = (
     Part("bwrap", "a peer in the start-up race", _program("bwrap"), _named("bubblewrap"), portable=True),
     Part("runc", "a peer in the start-up race", _program("runc"), _named("runc"), portable=True),
     Part("crun", "a peer in the start-up race", _program("crun"), _named("crun")),
+    Part("nft", "a way out for containers of the engine", _program("nft"), _named("nftables"), portable=True),
+    Part(
+        "slirp4netns",
+        "a network for an ordinary user's engine",
+        _program("slirp4netns", "pasta"),
+        _named("slirp4netns"),
+        portable=True,
+    ),
+    Part(
+        "tini",
+        "the init of `docker run --init`",
+        _program("docker-init", "tini-static", "tini"),
+        _named("tini"),
+        portable=True,
+    ),
     Part("ps", _WITNESS, _program("ps"), _named("procps", dnf="procps-ng", pacman="procps-ng"), for_tests=True),
     Part(
         "capsh",
@@ -188,6 +203,9 @@ PARTS = (
             ("umoci", _named("umoci")),
             ("buildah", _named("buildah")),
             ("podman", _named("podman")),
+            ("docker", _named("docker.io", dnf="moby-engine", pacman="docker", zypper="docker", apk="docker")),
+            ("dockerd", _named("docker.io", dnf="moby-engine", pacman="docker", zypper="docker", apk="docker")),
+            ("nsenter", _named("util-linux")),
             ("docker-registry", _named("docker-registry", pacman="distribution", zypper="distribution-registry")),
         )
     ),

@@ -137,7 +137,7 @@ _LINES = r"""
 = docker run --rm -v relative:/x:bad busybox true
 = docker run --rm -v /:/ busybox true
 = docker run -d --rm -p 127.0.0.1::80 --name pp busybox sleep 20 >/dev/null; docker port pp | sed 's/:[0-9]*$/:P/'; docker rm -f pp
-= docker run --restart on-failure:1 -d --name rs busybox false >/dev/null; sleep 2; docker inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}' rs; docker rm rs
+= docker run --restart on-failure:1 -d --name rs busybox false >/dev/null; until docker inspect -f '{{.State.Status}}' rs | grep -q exited; do sleep .2; done; docker inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}' rs; docker rm rs
 = docker run --rm busybox env | grep -v HOSTNAME | sort
 = docker run --rm --init busybox ps -o comm
 = docker plugin ls
@@ -153,9 +153,8 @@ _MASKS = (
     (r"\b\d+(\.\d+)?\s?([kMG]i?B|B)\b", "<size>"),
     (r"\b[a-z]+_[a-z]+\d*\b(?=\s*$)", "<name>"),
     (r"(Less than a second|About an? \w+|\d+ (seconds?|minutes?))( ago)?", "<while>"),
-    (r"\b\d+ +\d+ +\d+ \d\d:\d\d \? +[\d:]+", "<ps>"),
-    (r"^\s*\d+ (?=sleep)", "<pid> "),
-    (r"^root +\d+ +\d+ +\d+ +\d\d:\d\d \?", "<ps>"),
+    (r"^root\s+\d+\s+\d+\s+\d+\s+\d\d:\d\d\s+\?\s+[\d:]+", "<ps>"),
+    (r"^\s*\d+\s+(?=sleep)", "<pid> "),
     (r"[ \t]+", " "),
 )
 
