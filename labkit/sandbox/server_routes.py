@@ -35,7 +35,7 @@ FORMATS = {
 #: Below the server's base address; a word stands for itself and all below it.
 ANSWERED = (
     "lab", "doc", "static", "login", "logout", "files", "view", "nbconvert", "kernelspecs", "favicon.ico", "custom",
-    "api", "api/contents", "api/kernels", "api/kernelspecs", "api/sessions", "api/status", "api/me", "api/nbconvert", "api/config",
+    "api", "api/contents", "api/kernels", "api/kernelspecs", "api/sessions", "api/status", "api/me", "api/nbconvert", "api/config", "lsp/status",
     "api/spec.yaml", "api/events", "api/security", "api/shutdown", "oauth_callback", "hub", "logo", "metrics",
 )  # fmt: skip
 #: Below what is answered, and not for a lesson; of the second kind JupyterLab's page asks how things are, which does no harm.
@@ -60,6 +60,15 @@ class Formats(APIHandler):
     async def get(self) -> None:
         """Answer with name and type of each format."""
         await self.finish({name: {"output_mimetype": kind} for name, kind in FORMATS.items()})
+
+
+class NoLanguageServers(APIHandler):
+    """What JupyterLab's editor asks before it would use a language server: there is none, as they are programs of the host."""
+
+    @authenticated
+    async def get(self) -> None:
+        """Answer with an empty list."""
+        await self.finish({"version": 2, "sessions": {}, "specs": {}})
 
 
 class Converted(NbconvertFileHandler):
@@ -113,6 +122,7 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
     base_url: str = serverapp.base_url
     escaped = re.escape(base_url)
     own = [
+        (rf"{escaped}lsp/status", NoLanguageServers),
         (rf"{escaped}api/nbconvert/?", Formats),
         (rf"{escaped}nbconvert/([^/]+)(/.*)", Converted),
         (rf"{escaped}nbconvert.*", Refused),

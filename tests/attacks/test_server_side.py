@@ -194,8 +194,10 @@ def at(method: str, path: str) -> Callable[[Server], Any]:
 
 
 def changes(method: str, path: str) -> Callable[[Server], Any]:
-    """Ask for a change, in a form that is wrong, so that nothing changes: what is there answers with an error of its own."""
-    return lambda server: server.ask(method, path, None if method == "DELETE" else {"cmd": "nothing"}).status != 404
+    """Ask in a form that is wrong, so that nothing happens: what is there answers with an error of its own."""
+    return lambda server: (
+        server.ask(method, path, None if method in ("DELETE", "GET") else {"cmd": "nothing"}).status != 404
+    )
 
 
 def yes(_: World, answer: Any) -> bool:
@@ -264,7 +266,7 @@ ATTEMPTS = (
     Attempt("the list of terminals", at("GET", "/api/terminals"), yes),
     Attempt("packages, installed by the extension manager", get("/lab"), page_offers('"can_install":true')),
     Attempt("a build of JupyterLab", changes("DELETE", "/lab/api/build"), yes),
-    Attempt("the programs of language servers", at("GET", "/lsp/status"), yes),
+    Attempt("the programs of language servers", changes("GET", "/lsp/ws/python"), yes),
     Attempt("the plugins of JupyterLab", changes("POST", "/lab/api/plugins"), yes),
     Attempt("the extensions of JupyterLab", changes("POST", "/lab/api/extensions"), yes),
     Attempt("conversion by TeX, which reads any file", lambda server: server.ask("GET", "/api/nbconvert").text,
