@@ -23,17 +23,31 @@ if TYPE_CHECKING:
 __all__ = ["RaceChart", "concept_of", "draw", "finding", "title_of", "words_for"]
 
 _LABEL = "from the request to the end of the program (ms, logarithmic scale)"
-_FEWEST_MS, _MOST_MS = 0.3, 2000.0
-_TITLES = {"process": "bare process", "namespaces": "all namespaces", "container": "labkit's container"}
-_WIDEST = "000.0 (000.0 to 000.0), n = 000"
+_FEWEST_MS, _MOST_MS = 0.3, 20_000.0
+_TITLES = {
+    "process": "bare process",
+    "namespaces": "all namespaces",
+    "container": "labkit's container",
+    "microvm": "micro VM, booted",
+    "vm-restore": "micro VM, from a snapshot",
+    "vm-hostroot": "VM on the host's files",
+}
+_CONCEPTS = {
+    "process": "process",
+    "namespace": "namespace",
+    "namespaces": "namespace",
+    "container": "container",
+    "microvm": "vm",
+    "vm-restore": "vm",
+    "vm-hostroot": "vm",
+}
+_WIDEST = "0000.0 (0000.0 to 0000.0), n = 000"
 
 
 def concept_of(name: str) -> str:
     """Return the concept whose colour the contender ``name`` has."""
     kind = name.partition(":")[0]
-    return {"process": "process", "namespace": "namespace", "namespaces": "namespace", "container": "container"}.get(
-        kind, "peer"
-    )
+    return _CONCEPTS.get(kind, "peer")
 
 
 def title_of(name: str) -> str:
@@ -98,7 +112,7 @@ class _Rows:
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_yticks(range(len(names)), [title_of(name) for name in names])
         ax.grid(visible=False, axis="y")
-        ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+        ax.set_xticks([1, 10, 100, 1000, 10_000], ["1", "10", "100", "1000", "10 000"])
         # Holds the place of the words, which are not there yet when the layout is made.
         ax.text(1.01, 0, _WIDEST, transform=ax.get_yaxis_transform(), color=theme.PAPER, fontsize=9)
         ax.text(

@@ -10,7 +10,7 @@ import json
 import sys
 
 from labkit import units
-from labkit.measure.startup import NAMES, Race, Row, race
+from labkit.measure.startup import MACHINE_NAMES, NAMES, Race, Row, race
 
 __all__ = ["add_arguments", "run", "table"]
 
@@ -22,12 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``labkit race``."""
     parser.add_argument("--n", default="20", metavar="N", help="rounds that are counted (default: 20)")
     parser.add_argument("--json", action="store_true", help="print host and raw samples as JSON")
-    parser.add_argument("--only", metavar="NAMES", help=f"who takes part, with commas between: {', '.join(NAMES)}")
+    parser.add_argument(
+        "--vm", action="store_true", help="let virtual machines take part, too; a round takes seconds then"
+    )
+    everybody = ", ".join((*NAMES, *MACHINE_NAMES))
+    parser.add_argument("--only", metavar="NAMES", help=f"who takes part, with commas between: {everybody}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Hold the race and print the result; return 0."""
-    only = None if args.only is None else [name.strip() for name in args.only.split(",") if name.strip()]
+    only = [*NAMES, *MACHINE_NAMES] if args.vm else None
+    if args.only is not None:
+        only = [name.strip() for name in args.only.split(",") if name.strip()]
     show = _show_progress if sys.stderr.isatty() else None
     result = race(units.parse_count(args.n, what="rounds"), only=only, progress=show)
     if show is not None:

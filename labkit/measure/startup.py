@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ from labkit.measure.record import Result
 from labkit.measure.rootfs import busybox_rootfs
 from labkit.measure.stats import Summary, summarise
 
-__all__ = ["NAMES", "Race", "Row", "race", "rounds"]
+__all__ = ["MACHINE_NAMES", "NAMES", "Race", "Row", "race", "rounds"]
 
 #: Everybody who can take part, in the order of the table.
 NAMES = (
     "process", "namespace:user", "namespace:mnt", "namespace:pid", "namespace:net", "namespace:ipc", "namespace:uts",
     "namespace:cgroup", "namespace:time", "namespaces", "container", "unshare", "bwrap", "crun", "runc", "podman", "docker",
 )  # fmt: skip
+#: Who takes part only when asked for: virtual machines, which take seconds (`labkit.measure.machines`).
+MACHINE_NAMES = ("microvm", "vm-restore", "vm-hostroot", "virtme-ng")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +143,27 @@ class _Runner:
 
 def _checked_names(only: Iterable[str] | None) -> list[str]:
     wanted = list(NAMES if only is None else only)
-    unknown = [name for name in wanted if name not in NAMES]
+    everybody = (*NAMES, *MACHINE_NAMES)
+    unknown = [name for name in wanted if name not in everybody]
     if unknown or not wanted:
         what = f"{unknown[0]!r} does not take part in the race" if unknown else "Nobody takes part in the race"
-        raise InvalidSpec(f"{what}: choose among {', '.join(NAMES)}.")
-    return [name for name in NAMES if name in wanted]
+        raise InvalidSpec(f"{what}: choose among {', '.join(everybody)}.")
+    return [name for name in everybody if name in wanted]
 
 
 def _enter(name: str, rootfs: Path, stack: ExitStack) -> Contender:
     """Prepare one contender and let it run once; what it needs is released with ``stack``."""
     try:
-        contender = stack.enter_context(
-            contenders.OWN[name](rootfs) if name in contenders.OWN else peers.PEERS[name](rootfs)
-        )
+        contender = stack.enter_context(_preparation(name)(rootfs))
         contender.start()
     except LabkitError as error:
         return Contender(name, start=lambda: None, skipped=str(error))
     return contender
+
+
+def _preparation(name: str) -> Callable[[Path], AbstractContextManager[Contender]]:
+    if name in MACHINE_NAMES:
+        from labkit.measure.machines import MACHINES  # which loads all that machines need
+
+        return MACHINES[name]
+    return contenders.OWN[name] if name in contenders.OWN else peers.PEERS[name]
