@@ -2,7 +2,7 @@
 
 The guest has a kernel of its own and a pure v2 tree. The same checkout and the same Python run there, first as root, then as an ordinary
 user who is made in the guest and to whom root has given a group of the tree (as systemd's ``Delegate=yes`` does). Chosen are the tests
-that require cgroups; other arguments go to pytest as they are. The counts of both runs come out of the guest into the folder that
+that require cgroups, unless the arguments, which go to pytest as they are, name others. The counts of both runs come out of the guest into the folder that
 ``LABKIT_FEATURE_REPORT`` names, where ``make test`` puts them together with those of its other runs.
 
 Leaves out: tests that need a browser, a network, or a second machine.
@@ -29,8 +29,8 @@ from labkit.vm.hostroot import HostRoot
 __all__ = ["CHOSEN", "run"]
 
 #: The tests that are run: in these folders, those that require one of these features.
-CHOSEN = ("tests/isolation", "tests/container/test_container.py", "tests/support/test_delegation.py")
-REQUIRING = "cgroups,cgroup2,cgroup2:cpu,cgroup2:cpuset,cgroup2:io,cgroup2:memory,cgroup2:pids,psi,undelegated"
+CHOSEN = ("tests/isolation/cgroups", "tests/container/test_container.py", "tests/support/test_delegation.py")
+REQUIRING = "cgroups,cgroup2,cgroup2:cpu,cgroup2:cpuset,cgroup2:io,cgroup2:memory,cgroup2:pids,psi"
 MEMORY_MIB = 1536
 USER = "labkit-guest"
 _REPORTS = "/tmp/labkit-reports"
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run_tests(guest: Guest, root: Path, python: Path, arguments: Sequence[str], *, as_root: bool) -> int:
     words = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--timeout=240"]
-    words += arguments or [f"--requiring={REQUIRING}", *CHOSEN]
+    words += [*arguments, *([] if any("/" in word for word in arguments) else [f"--requiring={REQUIRING}", *CHOSEN])]
     settings = {
         # Plugins of notebooks and browsers take longer to load than the tests take.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def test_a_group_that_met_no_limit_says_so(parent: CgroupParent) -> None:
-    with Cgroup.create(parent, Limits(memory_bytes=64 * MIB, pids=5, cpus=1)) as group, running(group, "") as child:
+    with Cgroup.create(parent, Limits(memory_bytes=64 * MIB, pids=5, cpus=8)) as group, running(group, "") as child:
         child.wait()
         assert limits_met(group) == LimitsMet()
 
