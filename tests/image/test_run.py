@@ -85,6 +85,7 @@ def test_a_container_of_an_image_has_its_user_folder_environment_and_files(store
         ]
 
 
+@pytest.mark.bare
 def test_root_in_a_container_of_an_image_owns_its_files_without_id_mapped_mounts(
     store: ImageStore, image: Image
 ) -> None:
@@ -155,6 +156,7 @@ def test_the_difference_between_two_images_is_what_their_trees_show(store: Image
     assert diff_images(store, [image, image]) == []
 
 
+@pytest.mark.bare
 def test_an_export_is_the_tree_that_a_container_sees_and_imports_again(
     store: ImageStore, image: Image, tmp_path: Path
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_damaged_archive_is_not_imported(store: ImageStore) -> None:
     assert os.listdir(store.blobs.tmp) == []
 
 
+@pytest.mark.bare
 def test_an_ordinary_user_s_layers_belong_to_the_user_s_ids(store: ImageStore) -> None:
     owners = owners_here()
     nodes = [
