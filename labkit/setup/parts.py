@@ -206,8 +206,6 @@ PARTS = (
             ("docker", _named("docker.io", dnf="moby-engine", pacman="docker", zypper="docker", apk="docker")),
             ("dockerd", _named("docker.io", dnf="moby-engine", pacman="docker", zypper="docker", apk="docker")),
             ("nsenter", _named("util-linux")),
-            ("slirp4netns", _named("slirp4netns")),
-            ("nft", _named("nftables")),
             ("docker-registry", _named("docker-registry", pacman="distribution", zypper="distribution-registry")),
         )
     ),
