@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as CancelEvent
 
-from labkit.errors import InvalidSpec
+from labkit.errors import InvalidSpec, LabkitError
 from labkit.image.build import instructions as made
 from labkit.image.build.arguments import Arguments
 from labkit.image.build.cache import Cache, Question, Record
@@ -243,7 +243,8 @@ class _Build:
     def _carry_out(self, work: StageWork, instruction: made.Instruction) -> None:
         started_s = time.monotonic()
         self._tell_step(instruction, work.stage)
-        step = work.prepare(instruction)
+        with _told_as_build_error(instruction):
+            step = work.prepare(instruction)
         variables = {**step.variables, **self.job.key_variables}
         question = Question(work.state.id, step.asked or step.created_by, variables, step.inputs)
         record, why = (None, "--no-cache") if self.job.no_cache else self.job.cache.find(question)
@@ -254,13 +255,8 @@ class _Build:
 
     def _do(self, state: State, step: Step, question: Question, instruction: made.Instruction) -> Record:
         started_s = time.monotonic()
-        try:
+        with _told_as_build_error(instruction):
             layer = step.work() if step.work is not None else None
-        except OSError as error:
-            raise BuildError(
-                f"{instruction.keyword} (line {instruction.line}) failed: {error.filename or 'the system'}: {error.strerror}.",
-                line=instruction.line,
-            ) from error
         record = Record(question, self.job.created, layer, time.monotonic() - started_s)
         manifest = _after(state, step, record).store(self.job.store) if layer is not None else None
         self.job.cache.keep(record, manifest)
@@ -282,6 +278,20 @@ class _Build:
             Event("done", self.number, self.total, instruction.line, image_id=state.id if state.config.history else "", cached=cached, why=why,
                   layer_bytes=layer_bytes, elapsed_s=elapsed_s)
         )  # fmt: skip
+
+
+@contextmanager
+def _told_as_build_error(instruction: made.Instruction) -> Iterator[None]:
+    """Say what the system refuses (a file that may not be read, a full disk) with the instruction that asked for it."""
+    try:
+        yield
+    except LabkitError:
+        raise
+    except OSError as error:
+        name = os.fsencode(str(error.filename or "the system")).decode(errors="backslashreplace")
+        raise BuildError(
+            f"{instruction.keyword} (line {instruction.line}) failed: {name}: {error.strerror}.", line=instruction.line
+        ) from error
 
 
 def _after(state: State, step: Step, record: Record) -> State:

@@ -42,7 +42,7 @@ class Checksums:
         if entry.is_folder:
             return f"folder {entry.mode:o}"
         if entry.is_link:
-            return f"link {entry.target}"
+            return f"link {os.fsencode(entry.target).hex()}"
         if not entry.is_file:
             return f"special {entry.status.st_mode:o} {entry.status.st_rdev}"
         return f"{entry.mode:o} {self._content(entry)}"

@@ -72,7 +72,7 @@ def run_command(job: Job, state: State, command: Command) -> Layer:
     with ExitStack() as stack:
         scratch = stack.enter_context(job.scratch_folder())
         mounts = mount_specs(
-            job, command.mounts, command.shared, scratch, script=command.script, network=command.network
+            job, command.mounts, command.shared, scratch, stack, script=command.script, network=command.network
         )
         _run(job, state, command, scratch, mounts)
         upper = scratch / "upper"

@@ -6,6 +6,7 @@ See: `labkit.image.build.builder` for the loop around it.
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -161,9 +162,9 @@ class StageWork:
         checksums = self.job.checksums
         found = {}
         for entry in selected.entries:
-            found[entry.path[1:] or "."] = checksums.of(entry)
+            found[_as_text(entry.path[1:] or ".")] = checksums.of(entry)
             if entry.is_folder:
-                found |= {inner.path[1:]: checksums.of(inner) for _, inner in selected.below(entry)}
+                found |= {_as_text(inner.path[1:]): checksums.of(inner) for _, inner in selected.below(entry)}
         return found | {f"<<{name}": checksums.of_bytes(data) for name, data in selected.texts}
 
     def _run(self, instruction: made.Run) -> Step:
@@ -202,6 +203,11 @@ class StageWork:
 
     def _network(self, instruction: made.Run) -> Any:
         return self.job.network if instruction.network in ("", "default") else instruction.network
+
+
+def _as_text(path: str) -> str:
+    """Return a path as text that can be kept and shown: a file's name is bytes, which need not be UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _is_script(instruction: made.Run) -> bool:

@@ -118,6 +118,44 @@ def test_a_cache_mount_stays_from_build_to_build_and_is_in_no_layer(store: Image
     assert content(store, make(store, context, text, no_cache=True), "n") == "1\n"
 
 
+def test_a_cache_may_belong_to_somebody_and_a_writable_bind_is_thrown_away(store: ImageStore, context: Path) -> None:
+    text = (
+        f"FROM {BASE}\nRUN --mount=type=cache,target=/c,mode=0710,sharing=locked stat -c '%a %u' /c > /seen\n"
+        "RUN --mount=target=/ctx,rw echo new > /ctx/app.py && cat /ctx/app.py > /changed\n"
+        "RUN --mount=target=/ctx cat /ctx/app.py > /same; echo new > /ctx/app.py || echo refused >> /same\n"
+    )
+    made = make(store, context, text)
+    assert content(store, made, "seen") == "710 0\n"
+    assert content(store, made, "changed") == "new\n"
+    assert content(store, made, "same") == "print('app')\nrefused\n"
+    assert (context / "app.py").read_text() == "print('app')\n"
+
+
+@requires("root")
+def test_root_gives_a_cache_to_a_user(store: ImageStore, context: Path) -> None:
+    text = f"FROM {BASE}\nRUN --mount=type=cache,target=/c,uid=33,gid=34 stat -c '%u %g' /c > /seen\n"
+    assert content(store, make(store, context, text), "seen") == "33 34\n"
+
+
+def test_names_that_are_no_text_are_copied_and_named(store: ImageStore, context: Path) -> None:
+    odd = os.fsencode(context / "data") + b"/caf\xe9"
+    with open(odd, "w") as file:
+        file.write("1")
+    os.symlink(b"caf\xe9", os.fsencode(context / "data") + b"/link")
+    text = f"FROM {BASE}\nCOPY data /d\nRUN ls /d | wc -l > /n\n"
+    assert content(store, make(store, context, text), "n") == "5\n"
+    with open(odd, "w") as file:
+        file.write("2")
+    assert whys(make(store, context, text))[1] == "data/caf\\xe9 changed"
+
+
+@requires("user")
+def test_a_file_that_may_not_be_read_is_named(store: ImageStore, context: Path) -> None:
+    (context / "app.py").chmod(0)
+    with pytest.raises(BuildError, match=r"COPY \(line 2\) failed: .*app.py: Permission denied"):
+        make(store, context, f"FROM {BASE}\nCOPY . /c\n")
+
+
 def test_a_bind_mount_shows_the_context_or_a_stage(store: ImageStore, context: Path) -> None:
     made = make(
         store, context,
@@ -184,6 +222,9 @@ def test_a_build_without_a_name_is_listed_without_one(store: ImageStore, context
         ("FROM --platform=plan9/mips x\n", ContainerfileError, "platform plan9/mips cannot be built here"),
         (f"FROM {BASE}\nRUN --mount=type=secret,id=x true\n", ContainerfileError, "type=secret is not supported"),
         (f"FROM {BASE}\nRUN --mount=type=cache true\n", ContainerfileError, "needs a target"),
+        (f"FROM {BASE}\nRUN --mount=type=tmpfs,target=/x,uid=1 true\n", ContainerfileError, "takes no 'uid'"),
+        (f"FROM {BASE}\nRUN --mount=type=cache,target=/x,sharing=private true\n", ContainerfileError, "sharing=private"),
+        (f"FROM {BASE}\nRUN --mount=type=cache,target=/x,mode=9 true\n", ContainerfileError, "mode=9 cannot be"),
         (f"FROM {BASE}\nRUN --mount=colour=red true\n", ContainerfileError, "unexpected key 'colour'"),
         (f"FROM {BASE}\nADD https://example.org/x /x\n", BuildError, "download it into the context first"),
         (f"FROM {BASE}\nCOPY --chown=ghost app.py /x\n", BuildError, "unable to convert uid/gid chown string 'ghost'"),
