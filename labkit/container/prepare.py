@@ -21,7 +21,7 @@ from labkit.container.leftovers import LAUNCHER_VARIABLE
 from labkit.container.outcome import SetupFailed
 from labkit.container.plan import GATE, MOST_LATE_STEPS, ChildFds, Facts, container_steps, run_steps
 from labkit.container.spec import Spec
-from labkit.container.users import Identity, resolve_user
+from labkit.container.users import Identity, resolve_user, with_groups
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, MountAttr
@@ -162,6 +162,8 @@ class Preparer:
         has_userns = NS.USER in NS(spec.namespaces)
         # With the host's files and no change of user there is nobody to look up.
         identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
+        if identity is not None and spec.groups:
+            identity = with_groups(identity, spec.groups, roots)
         if identity is not None and has_userns:
             self._check_mapped(identity)
         permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]

@@ -119,6 +119,8 @@ class Spec(_Plain):
     #: Small files to write into the finished tree: path, content.
     files: tuple[tuple[str, bytes], ...] = ()
     inner: Inner | None = None
+    #: Further groups of the program, by number or name, besides those that the container's /etc/group gives its user.
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labkit.linux.syscalls import open_in_root
 
-__all__ = ["Identity", "resolve_user"]
+__all__ = ["Identity", "resolve_user", "with_groups"]
 
 _MOST_BYTES = 1 << 20
 
@@ -76,6 +76,12 @@ def resolve_user(user: str, roots: Sequence[str]) -> Identity:
     # Root's own group list is left empty, as it has every right already.
     groups = _groups_of(found[0], roots) if found and uid != 0 else ()
     return Identity(uid, gid, groups, home or "/")
+
+
+def with_groups(identity: Identity, groups: Sequence[str], roots: Sequence[str]) -> Identity:
+    """Return ``identity`` with further groups, each a number or a name. Raises: LookupError naming one that is not there."""
+    further = tuple(_resolve_group(group, roots) for group in groups)
+    return replace(identity, groups=tuple(dict.fromkeys((*identity.groups, *further))))
 
 
 def _group_rows(roots: Sequence[str]) -> list[list[str]]:
