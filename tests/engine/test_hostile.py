@@ -153,7 +153,6 @@ def test_a_wrong_request_is_refused_as_such(daemon: Daemon, data: bytes, status:
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"PortBindings": {"x/tcp": [{}]}}}, "invalid port"),
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"PortBindings": {"80/tcp": {}}}}, "must be an array"),
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"RestartPolicy": {"Name": "nope"}}}, "restart policy"),
-        ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"Privileged": True}}, "privileged"),
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"Devices": [{"PathOnHost": "/dev/sda"}]}}, "--device"),
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"PidMode": "host"}}, "not offered"),
         ({"Image": IMAGE, "Cmd": "true", "HostConfig": {"SecurityOpt": ["nope=1"]}}, "security-opt"),

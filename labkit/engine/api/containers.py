@@ -157,12 +157,24 @@ def inspect(engine: Engine, request: Request) -> Reply:
     return Json(container_details(engine, container, size=request.query.flag("size")))
 
 
+@routes.delete("/containers/{id}/{alias}")
+def unlink(engine: Engine, request: Request) -> Reply:
+    """Take a link to another container away; the containers stay."""
+    container = engine.containers.find(request.names["id"])
+    if not request.query.flag("link"):
+        raise NotFound(f"No such container: {request.names['id']}/{request.names['alias']}")
+    with container.lock:
+        container.host["Links"] = [
+            text for text in container.host["Links"] or [] if text.rpartition(":")[2] != request.names["alias"]
+        ] or None
+        container.save()
+    return Empty()
+
+
 @routes.delete("/containers/{id}")
 def remove(engine: Engine, request: Request) -> Reply:
     """Remove a container."""
     container = engine.containers.find(request.names["id"])
-    if request.query.flag("link"):
-        raise NotFound("links between containers are not offered by this engine")
     engine.creator.remove(container, force=request.query.flag("force"), volumes=request.query.flag("v"))
     return Empty()
 

@@ -92,7 +92,11 @@ def _mount_shown(engine: Engine, point: MountPoint) -> dict[str, Any]:
     if point.kind == "volume":
         shown["Driver"] = "local"
     mode = "ro" if point.read_only else ("z" if point.kind == "volume" else "")
-    return shown | {"Mode": mode, "RW": not point.read_only, "Propagation": "rprivate" if point.kind == "bind" else ""}
+    return shown | {
+        "Mode": mode,
+        "RW": not point.read_only,
+        "Propagation": point.propagation if point.kind == "bind" else "",
+    }
 
 
 def _network_settings(engine: Engine, container: Container) -> dict[str, Any]:

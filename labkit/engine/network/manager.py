@@ -217,7 +217,7 @@ class Networks:
     def connect_all(self, container: Container, pid: int, net_fd: int) -> None:
         """Give the network namespace of a container, which does not run yet, its interfaces, names and published ports."""
         del pid
-        in_namespace(net_fd, _let_everybody_bind)
+        in_namespace(net_fd, lambda: _set_sysctls(container.host.get("Sysctls") or {}))
         has_gateway = False
         for number, (name, endpoint) in enumerate(container.endpoints.items()):
             network = self.find(name)
@@ -227,6 +227,20 @@ class Networks:
         if self.dns_of(container):
             self.names.serve(container, net_fd)
         self._ports.publish(container)
+
+    def linked(self, container: Container) -> list[str]:
+        """Return the lines of /etc/hosts for the containers that this one is linked to. Raises: NotFound, Conflict."""
+        lines = []
+        for text in container.host["Links"] or []:
+            name, _, alias = text.partition(":")
+            other = self._containers.find(name)
+            address = next((e["IPAddress"] for e in other.endpoints.values() if e["IPAddress"]), "")
+            if not address:
+                raise Conflict(
+                    f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias or name}"
+                )
+            lines.append(f"{address}\t{' '.join(dict.fromkeys([alias or name, other.short_id, other.name]))}")
+        return lines
 
     def _plug(self, network: Network, endpoint: dict[str, Any], net_fd: int, number: int, *, is_first: bool) -> None:
         gateway = network.gateway_address if is_first and not network.internal else None
@@ -345,10 +359,16 @@ def _host_name(endpoint: Mapping[str, Any]) -> str:
     return f"labkit-v{endpoint['EndpointID'][:7]}"
 
 
-def _let_everybody_bind() -> None:
+def _set_sysctls(asked: Mapping[str, str]) -> None:
+    """Write the network settings of the namespace that the calling thread is in. Raises: BadParameter."""
     # As Docker has it: a program that is not root may listen at port 80 of its own network.
     with suppress(OSError):
         Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
+    for name, value in asked.items():
+        try:
+            Path(f"/proc/sys/{name.replace('.', '/')}").write_text(value)
+        except OSError as error:
+            raise BadParameter(f"the sysctl {name} cannot be set to {value!r}: {error.strerror}") from error
 
 
 def _interface_names() -> list[str]:

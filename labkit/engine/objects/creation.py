@@ -16,9 +16,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from labkit.engine.keeper.logfile import timestamp
@@ -33,7 +33,7 @@ from labkit.engine.objects.registry import Registry
 from labkit.engine.objects.storage import Storage
 from labkit.engine.spec.config import command_of, parse_config, with_image
 from labkit.engine.spec.hostconfig import parse_host_config
-from labkit.engine.spec.mounts import parse_mounts
+from labkit.engine.spec.mounts import MountPoint, parse_mounts
 from labkit.engine.spec.ports import parse_ports
 from labkit.engine.wire.errors import BadParameter, Conflict, NotModified
 from labkit.errors import LabkitError
@@ -69,7 +69,7 @@ class Creator:
         command_of(config)
         parse_ports(config, host)
         endpoints = self._networks.parse_endpoints(_object(body, "NetworkingConfig"), host["NetworkMode"])
-        points = parse_mounts(config, host)
+        points = self._with_others(parse_mounts(config, host), host["VolumesFrom"] or [])
         identity = secrets.token_hex(32)
         name = self.containers.reserve(name, identity)
         folder = f"{self.containers.folder}/{identity}"
@@ -93,6 +93,19 @@ class Creator:
         self._events.say("container", "create", identity, container.attributes)
         return container
 
+    def _with_others(self, points: list[MountPoint], others: Sequence[str]) -> list[MountPoint]:
+        """Return ``points`` with what is mounted in ``others`` (``NAME[:ro]``), too, where nothing else is. Raises: NotFound."""
+        found = {point.target: point for point in points if not (point.kind == "volume" and not point.name)}
+        for text in others:
+            name, _, mode = text.partition(":")
+            if mode not in ("", "ro", "rw", "z", "Z"):
+                raise BadParameter(f"invalid mode: {mode}")
+            for point in self.containers.find(name).mounts:
+                if point.kind != "tmpfs" and point.target not in found:
+                    found[point.target] = replace(point, read_only=point.read_only or mode == "ro")
+        kept = {point.target: point for point in points} | found
+        return sorted(kept.values(), key=lambda point: (point.target.count("/"), point.target))
+
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name. Raises: BadParameter, Conflict."""
         if not name.strip():
@@ -102,6 +115,9 @@ class Creator:
             if name.lstrip("/") == old:
                 raise BadParameter("Renaming a container with the same name as its current name")
             container.name = self.containers.reserve(name, container.id)
+            for endpoint in container.endpoints.values():
+                names = endpoint["DNSNames"]
+                endpoint["DNSNames"] = names and [container.name if name == old else name for name in names]
             container.save()
             self.containers.release(old)
         self._events.say("container", "rename", container.id, {**container.attributes, "oldName": f"/{old}"})

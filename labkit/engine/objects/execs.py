@@ -21,8 +21,9 @@ from labkit.engine.objects.launch import hostname_of, make_spec
 from labkit.engine.objects.record import Container
 from labkit.engine.objects.starting import docker_words
 from labkit.engine.spec.fields import FLAG, TEXT, TEXTS, WORDS, checked
-from labkit.engine.wire.errors import ApiError, BadParameter, Conflict, NotFound
+from labkit.engine.wire.errors import BadParameter, Conflict, NotFound
 from labkit.errors import LabkitError, SetupError
+from labkit.isolation.capabilities import names_of, parse_capabilities
 
 __all__ = ["Exec", "Execs"]
 
@@ -74,10 +75,6 @@ class Execs:
         request = checked(body, _TABLE, "ExecConfig")
         if not request.get("Cmd"):
             raise BadParameter("No exec command specified")
-        if request.get("Privileged"):
-            raise ApiError(
-                "privileged exec is not offered: the container's user namespace has no such right to give", status=403
-            )
         self._check_running(container)
         self._sweep(container)
         made = Exec(secrets.token_hex(32), container, request)
@@ -131,6 +128,7 @@ class Execs:
             spec, command=tuple(request["Cmd"]), user=request.get("User") or spec.user, cwd=request.get("WorkingDir") or spec.cwd,
             terminal=bool(request.get("Tty")), terminal_size=size or (24, 80), hostname=hostname_of(container),
             env=tuple((dict(spec.env) | extra).items()), mounts=(), time_limit_s=None,
+            capabilities=names_of(parse_capabilities(("ALL",))) if request.get("Privileged") else spec.capabilities,
         )  # fmt: skip
         try:
             started = self._keeper.exec(one.id, container.id, spec, open_stdin=bool(request.get("AttachStdin")))

@@ -3,6 +3,7 @@
 Where labkit is stricter than Docker on purpose, a program inside may notice:
 
 * a container has a user namespace of its own: root inside is nobody outside; device nodes cannot be made;
+* ``--privileged`` gives every capability over that user namespace, no filter and no masks, and nothing of the machine.
 * ``no_new_privs`` is always set: set-uid programs gain nothing. The seccomp filter is loaded after the capabilities are gone, which
   the kernel allows only so.
 
@@ -58,11 +59,11 @@ def make_spec(
         user=config["User"] or "0:0", hostname=hostname_of(container), namespaces=int(namespaces),
         rootfs=Rootfs("overlay", tuple(lowers), writable=f"{container.folder}/rw", readonly=host["ReadonlyRootfs"], lowers_owned=True),
         mounts=_mounts(container, sources, files), capabilities=capabilities, no_new_privs=True,
-        masked_paths=_paths(host.get("MaskedPaths"), MASKED_PATHS), readonly_paths=_paths(host.get("ReadonlyPaths"), READONLY_PATHS),
-        seccomp_hex="" if security.get("seccomp") == "unconfined" else seccomp_hex(capabilities),
+        masked_paths=() if host["Privileged"] else _paths(host.get("MaskedPaths"), MASKED_PATHS), readonly_paths=() if host["Privileged"] else _paths(host.get("ReadonlyPaths"), READONLY_PATHS),
+        seccomp_hex="" if host["Privileged"] or security.get("seccomp") == "unconfined" else seccomp_hex(capabilities),
         rlimits=_rlimits(host["Ulimits"] or []), terminal=config["Tty"],
         terminal_size=(size[0], size[1]) if any(size) else (24, 80),
-        oom_score_adj=host["OomScoreAdj"] or None,
+        oom_score_adj=host["OomScoreAdj"] or None, groups=tuple(host["GroupAdd"] or ()),
     )  # fmt: skip
 
 
@@ -124,6 +125,8 @@ def _mount(point: MountPoint, sources: Mapping[str, str]) -> MountSpec:
 def capabilities_of(host: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what remains of the default capabilities after ``--cap-add`` and ``--cap-drop``. Raises: InvalidSpec."""
     add, drop = host["CapAdd"] or [], host["CapDrop"] or []
+    if host["Privileged"]:
+        return names_of(parse_capabilities(("ALL",)))
     held = parse_capabilities(DOCKER_DEFAULT)
     if any(name.upper() in ("ALL", "CAP_ALL") for name in drop):
         held = 0

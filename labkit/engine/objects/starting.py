@@ -52,7 +52,9 @@ class Starter:
             on_failure.callback(self._networks.release, container)
             addresses = self._networks.prepare(container)
             dns = self._networks.dns_of(container)
-            files = self._storage.write_files(container, addresses=addresses, dns=dns)
+            files = self._storage.write_files(
+                container, addresses=addresses, dns=dns, linked=self._networks.linked(container)
+            )
             spec = make_spec(container, lowers=lowers, sources=sources, files=files)
             has_network = container.host["NetworkMode"] != "host"
             try:

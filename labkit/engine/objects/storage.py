@@ -79,14 +79,17 @@ class Storage:
             sources[point.target] = f"/proc/{os.getpid()}/fd/{fd.number}"
         return sources
 
-    def write_files(self, container: Container, *, addresses: Mapping[str, Sequence[str]], dns: str) -> dict[str, str]:
+    def write_files(
+        self, container: Container, *, addresses: Mapping[str, Sequence[str]], dns: str, linked: Sequence[str] = ()
+    ) -> dict[str, str]:
         """Write the container's own /etc/hosts, /etc/hostname and /etc/resolv.conf; return their places by target.
 
-        ``addresses`` are its own, each with the names it has there; ``dns`` is the server of user-defined networks, if it is in one.
+        ``addresses`` are its own, each with the names it has there; ``linked`` are lines about other containers; ``dns`` is the server of user-defined networks, if it is in one.
         """
         name, domain = hostname_of(container), container.config["Domainname"]
         full = f"{name}.{domain} {name}" if domain else name
         hosts = _HOSTS + "".join(f"{_host_entry(text)}\n" for text in container.host["ExtraHosts"] or [])
+        hosts += "".join(f"{line}\n" for line in linked)
         hosts += "".join(f"{address}\t{' '.join([full, *names])}\n" for address, names in addresses.items())
         contents = {"hosts": hosts, "hostname": f"{name}\n", "resolv.conf": _resolv_conf(container, dns)}
         for file_name, text in contents.items():

@@ -50,6 +50,7 @@ _DEFAULTS: dict[str, Any] = {
     "MemorySwappiness": None, "OomKillDisable": False, "PidsLimit": None, "Ulimits": [],
 }  # fmt: skip
 _RESTARTS = ("", "no", "always", "on-failure", "unless-stopped")
+_SYSCTL = re.compile(r"net\.[A-Za-z0-9_]+(\.[A-Za-z0-9_-]+)+\Z")
 _LEAST_MEMORY = 6 << 20
 _NET_MODE = re.compile(r"(default|bridge|host|none|container:.+|[A-Za-z0-9][A-Za-z0-9_.-]*)\Z")
 
@@ -63,6 +64,7 @@ def parse_host_config(body: Mapping[str, Any]) -> dict[str, Any]:
         host["ConsoleSize"] = size
     _check_modes(host)
     _check_restart(host)
+    _check_rest(host)
     limits_of(host)
     if host["LogConfig"].get("Type", "json-file") not in ("", "json-file", "none", "local"):
         raise BadParameter(f"logger: no log driver named '{host['LogConfig'].get('Type')}' is registered")
@@ -86,12 +88,6 @@ def _check_modes(host: Mapping[str, Any]) -> None:
                 f'{name} "{host[name]}" is not offered: every container of this engine has namespaces of its own',
                 status=501,
             )
-    if host["Privileged"]:
-        raise ApiError(
-            "privileged mode is not offered: containers of this engine have a user namespace of their own, in which "
-            "root owns nothing of the machine; use --cap-add for what the container needs inside",
-            status=403,
-        )
     if host["Devices"] or host["DeviceRequests"]:
         raise ApiError(
             "--device is not offered: a user namespace may not open devices of the machine, nor make device nodes",
@@ -99,6 +95,18 @@ def _check_modes(host: Mapping[str, Any]) -> None:
         )
     if host["Runtime"] not in ("", "labkit", "runc"):
         raise BadParameter(f"unknown or invalid runtime name: {host['Runtime']}")
+
+
+def _check_rest(host: Mapping[str, Any]) -> None:
+    for name in host.get("Sysctls") or {}:
+        if not _SYSCTL.match(name):
+            raise BadParameter(f"sysctl '{name}' is not allowed: only those of the container's own network (net.*) are")
+    for name in ("StorageOpt", "DeviceCgroupRules", "CgroupParent", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"):
+        if host.get(name):
+            raise ApiError(f"{name} is not offered by this engine", status=501)
+    for text in host["Links"] or []:
+        if not re.match(r"[^:]+(:[^:/]+)?\Z", text):
+            raise BadParameter(f"bad format for links: {text}")
 
 
 def _check_restart(host: dict[str, Any]) -> None:

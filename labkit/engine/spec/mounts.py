@@ -41,6 +41,7 @@ class MountPoint:
     options: str = ""
     driver_labels: tuple[tuple[str, str], ...] = ()
     create_source: bool = False
+    propagation: str = "rprivate"
     subpath: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +106,10 @@ def _parse_bind(text: str) -> MountPoint:
         )
     if source.startswith("/"):
         clean = posixpath.normpath(source)
-        return MountPoint("bind", _target(target), source=clean, read_only=read_only, create_source=True)
+        asked = next(iter(options & _PROPAGATIONS), "rprivate")
+        return MountPoint(
+            "bind", _target(target), source=clean, read_only=read_only, create_source=True, propagation=asked
+        )
     if not VOLUME_NAME.match(source):
         raise BadParameter(
             f'create {source}: "{source}" includes invalid characters for a local volume name, only '
