@@ -149,7 +149,10 @@ class LauncherClient:
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(_ANSWER_TIMEOUT_S)
-        message, fds, _, _ = socket.recv_fds(self._control, _ANSWER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, _ANSWER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            message, fds = b"", []  # it was killed with a request unread
         if not message:
             raise InvalidState("The launcher ended without an answer; run the cell again, and labkit starts a new one.")
         answer = pickle.loads(message)
