@@ -93,10 +93,12 @@ class Sandbox:
         self._changes = hold_changes() if self.policy.notebooks == "keep" else None
         changes = str(view.changes_folder()) if self._changes is not None else ""
         most = {"most_bytes": self.policy.work_bytes, "most_files": self.policy.work_files}
-        self._disk = [UsageLimit(folder, **most) for folder in (work, changes) if folder]
-        tree = view.mounts(
-            self.policy, cwd=cwd, work=work, changes=changes, work_readonly=bool(work) and self._disk[0].passed()
-        )
+        limits = {folder: UsageLimit(folder, **most) for folder in (work, changes) if folder}
+        # What is too full already is shown read-only, or not used: then there is nothing to watch.
+        full = {folder for folder, limit in limits.items() if limit.passed()}
+        self._disk = [limit for folder, limit in limits.items() if folder not in full]
+        changes = "" if changes in full else changes
+        tree = view.mounts(self.policy, cwd=cwd, work=work, changes=changes, work_readonly=work in full)
         spec = self._spec(tuple(command), env=env, cwd=view.inner_cwd(cwd, tree), files=files, tree=tree)
         check_spec(spec)
         process = Process("spawn", self.name, spec, streams=streams)

@@ -72,6 +72,7 @@ def test_a_kernel_that_fills_its_work_folder_is_told_so_and_finds_it_read_only(s
     driver.ask("restart", now=True)
     refused = driver.run("import os; open(os.path.expanduser('~/work/more'), 'w')")
     assert "Read-only" in refused["errors"][0][1]
+    assert driver.text("import time; time.sleep(2.5); print('still here')").strip() == "still here"
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ def both(kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(both: Path, count: int) -> float:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.sandbox.performance", str(both), str(count)],
-        cwd=PROJECT, capture_output=True, text=True, timeout=110, check=True,
+        cwd=PROJECT, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     times = json.loads(done.stdout.splitlines()[-1])
     return statistics.median(times["labkit"]) / statistics.median(times["plain"])
 
 
+@pytest.mark.timeout(600)  # twenty-two starts, up to three times, on a machine that may be busy
 def test_the_first_reply_takes_at_most_a_quarter_longer_than_without_a_sandbox(both: Path) -> None:
     # Measured again if need be: other work on the machine may hit one side for a while, the sandbox's own cost is there always.
     ratios: list[float] = []
