@@ -50,7 +50,7 @@ def test_without_delegated_cgroups_require_full_refuses_before_anything_starts(s
 
 
 def test_a_backend_that_is_not_there_is_refused() -> None:
-    with pytest.raises(FeatureMissing, match='sandbox.backend = "vm"'):
+    with pytest.raises(FeatureMissing, match=r'sandbox\.backend = "vm"'):
         required(Level("full"), Policy(backend="vm"))
 
 
