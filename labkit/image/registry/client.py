@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
-from labkit.errors import InvalidSpec
+from labkit.errors import DeadlineExceeded, InvalidSpec
 from labkit.image.jsontext import MOST_BYTES, Fields, load_object
 from labkit.image.reference import DEFAULT_REGISTRY, Reference
 from labkit.image.registry.auth import Login
@@ -171,7 +171,7 @@ class RegistryClient:
             return f"https://{self._host}"
         try:
             return f"https://{self._host}" if self._speaks(f"https://{self._host}") else f"http://{self._host}"
-        except RegistryError:
+        except (RegistryError, DeadlineExceeded):
             return f"http://{self._host}"
 
     def _speaks(self, base: str) -> bool:

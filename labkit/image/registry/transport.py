@@ -273,6 +273,10 @@ class Transport:
             raise Unreachable(
                 f"{host}:{port} has a certificate that is not trusted here: {error.verify_message}."
             ) from error
+        except ssl.SSLError as error:
+            raise Unreachable(
+                f"{host}:{port} does not speak TLS as it should ({error.reason}): if it is to be plain HTTP, allow that (--insecure)."
+            ) from error
         except OSError as error:
             why = error.strerror or str(error)
             raise Unreachable(f"{host}:{port} could not be reached ({why}): is a registry running there?") from error

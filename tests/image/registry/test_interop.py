@@ -268,6 +268,39 @@ def test_dockers_registry_takes_and_gives(tmp_path: Path, store: ImageStore, lay
                 list(Repository(client, "nobody/nothing").tags())
 
 
+@requires("program:skopeo", "program:docker-registry")
+def test_images_of_dockers_own_format_travel_unchanged(
+    server: RegistryServer, tmp_path: Path, store: ImageStore, layout: tuple[Path, str]
+) -> None:
+    folder, _ = layout
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    with docker_registry(tmp_path) as address:
+        first, second = f"{address}/alice/web:1", f"{server.address}/alice/web:1"
+        run(
+            "skopeo", "copy", "--format", "v2s2", "--dest-tls-verify=false", f"oci:{folder}:latest", f"docker://{first}"
+        )
+        done = pull(Reference.parse(first), store)
+        assert done.root.media_type == kind
+        push(Reference.parse(second), store, source=first)
+        got = Wire(server.address).ask("GET", "/v2/alice/web/manifests/1")
+        assert (got.headers["Content-Type"], got.headers["Docker-Content-Digest"]) == (kind, done.root.digest)
+        # Straight from one registry to the other, by skopeo: what it is given here is what it had there.
+        run(
+            "skopeo",
+            "copy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            f"docker://{second}",
+            f"docker://{first}2",
+        )
+        assert (
+            Wire(address)
+            .ask("HEAD", "/v2/alice/web/manifests/12", headers={"Accept": kind})
+            .headers["Docker-Content-Digest"]
+            == done.root.digest
+        )
+
+
 @requires("program:docker-registry")
 @pytest.mark.parametrize("chunk_bytes", [0, 100_000])
 def test_a_push_to_dockers_registry_has_the_same_digests(tmp_path: Path, store: ImageStore, chunk_bytes: int) -> None:

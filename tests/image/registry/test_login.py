@@ -202,6 +202,24 @@ def test_a_password_does_not_go_where_it_could_be_read(liar: Liar, what: str) ->
     assert not any("Authorization" in head for head in liar.asked)
 
 
+def test_plain_HTTP_is_spoken_with_this_machine_only_unless_it_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("client", "auth"):
+        monkeypatch.setattr(f"labkit.image.registry.{place}.is_loopback", lambda _: False)
+    seen: list[tuple[str, str, int]] = []
+    settings = RegistrySettings(port=0, scheme="basic")
+    with RegistryServer(with_accounts(tmp_path), settings, watch=lambda *request: seen.append(request)) as server:
+        client = RegistryClient(server.address, credentials=ALICE_CREDENTIALS)
+        with client, pytest.raises(RegistryError, match=r"does not speak TLS.*--insecure"):
+            client.ping()
+        assert seen == []
+        with RegistryClient(server.address, credentials=ALICE_CREDENTIALS, insecure=True) as client:
+            assert client.base == f"http://{server.address}"
+            client.ping()
+        assert [status for _, _, status in seen] == [401, 200]
+
+
 TOKENS = {
     "no JSON": answer("200 OK", b"<html>"),
     "no token": answer("200 OK", b"{}"),
