@@ -212,8 +212,8 @@ for name in names():
 |---|---|---|
 | image | layers and a configuration, never changed | [09](09_images_and_layers.ipynb) |
 | container | an image, a writable layer, settings; with or without a process | [06](06_container_by_hand.ipynb) |
-| network | a bridge, addresses, names | 10 |
-| volume | a folder that outlives containers | 11 |
+| network | a bridge, addresses, names | [10](10_container_networks.ipynb) |
+| volume | a folder that outlives containers | [11](11_volumes.ipynb) |
 
 Each has a name, an id, and a life of its own. A container, above all, is **not** a process: it is there before its process starts and after it has ended.
 """
