@@ -10,6 +10,7 @@ See: passwd(5), group(5), OCI Image Specification, config.md ("User").
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -44,7 +45,9 @@ def read_table(roots: Sequence[str], path: str) -> list[list[str]]:
             continue
         try:
             fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return []  # a whiteout: this layer has removed the file of those below
             continue
         finally:
             os.close(root_fd)

@@ -95,10 +95,19 @@ class BlobStore:
         return descriptor.check(data, "The blob")
 
     def put(self, data: bytes, media_type: str) -> Descriptor:
-        """Store ``data`` and return its descriptor."""
-        with self.writer(Descriptor.of(data, media_type)) as writer:
+        """Store ``data`` and return its descriptor; what is there already costs no wait for the disk."""
+        descriptor = Descriptor.of(data, media_type)
+        if self.has(descriptor.digest) and self._has_size(descriptor):
+            return descriptor
+        with self.writer(descriptor) as writer:
             writer.write(data)
             return writer.commit()
+
+    def _has_size(self, descriptor: Descriptor) -> bool:
+        try:
+            return self.size(descriptor.digest) == descriptor.size
+        except ImageError:
+            return False  # collected in between: nobody held a lease
 
     def writer(self, expected: Descriptor | None = None, *, upload: str | None = None) -> BlobWriter:
         """Return a writer of one blob; with ``expected`` it takes these bytes and no others.

@@ -85,6 +85,8 @@ class ImageStore:
             before = self.entries()
             after = [entry for entry in before if entry.name != name]
             after = [entry for entry in after if entry.name or entry.descriptor.digest != descriptor.digest]
+            if len(after) == len(before) - 1 and Entry(name, descriptor) in before:
+                return  # it is so already
             self._names.save([*_keep_dangling(before, after, descriptor), Entry(name, descriptor)])
 
     def keep(self, descriptor: Descriptor) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from labkit.container import run
-from labkit.errors import ImageError, InvalidSpec
-from labkit.image.commit import commit
+from labkit.errors import ImageError, InvalidSpec, SetupError
+from labkit.image.commit import add_layer, commit, store_image
 from labkit.image.config import RunConfig
 from labkit.image.confined import owners_here
 from labkit.image.diff import diff_images, files_of
 from labkit.image.flatten import export_image, import_archive
+from labkit.image.layer import LayerWriter
 from labkit.image.rootfs import remove_tree
 from labkit.image.run import container_of, settings_of
 from labkit.image.store import Image, ImageStore
@@ -97,6 +98,22 @@ def test_root_in_a_container_of_an_image_owns_its_files_without_id_mapped_mounts
         assert run(container).exit.ok
     with container_of(store, image, ["/bin/touch", "/x"], entrypoint=[], user="0:0", readonly=True) as container:
         assert not run(container).exit.ok
+
+
+def test_users_of_a_layer_below_are_gone_with_its_passwd(store: ImageStore, image: Image) -> None:
+    with store.lease():
+        with LayerWriter(store.blobs) as writer:
+            writer.write(tar(entry(FILE, "etc/.wh.passwd")))
+            layer = writer.commit()
+        config = add_layer(image.config, layer, created_by="rm /etc/passwd")
+        gone = store.image(store_image(store, config, [*image.manifest.layers, layer.descriptor]))
+        with (
+            container_of(store, gone, ["/bin/id"], entrypoint=[], user="web") as container,
+            pytest.raises(SetupError, match="web"),
+        ):
+            container.start()
+        with container_of(store, gone, ["/bin/cat", "/etc/passwd"], entrypoint=[], user="0:0") as container:
+            assert run(container).exit.code == 1
 
 
 def test_an_image_that_runs_cannot_be_collected(store: ImageStore, image: Image) -> None:
