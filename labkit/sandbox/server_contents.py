@@ -114,6 +114,9 @@ class CourseContents(AsyncContentsManager):
     ) -> Model:  # fmt: skip
         wanted = partial(self._model, content=bool(content), require_hash=bool(require_hash))
         model = await self.in_thread(wanted, path, type, format)
+        if content and model["type"] == "notebook":
+            # Not in the thread: the signatures lie in an SQLite database, which is bound to the thread that opened it.
+            self.mark_trusted_cells(model["content"], path)
         self.emit(data={"action": "get", "path": _clean(path)})
         return model
 
@@ -159,7 +162,6 @@ class CourseContents(AsyncContentsManager):
             notebook = nbformat.reads(data.decode(), as_version=4, capture_validation_error=errors)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise HTTPError(400, f"{path} is no notebook that can be read: {error!r}") from error
-        self.mark_trusted_cells(notebook, path)
         checked = {**model, "content": notebook, "format": "json", "mimetype": None}
         self.validate_notebook_model(checked, errors)
         return checked
@@ -172,6 +174,8 @@ class CourseContents(AsyncContentsManager):
         kind = model.get("type")
         if kind not in ("notebook", "file", "directory") or (kind != "directory" and "content" not in model):
             raise HTTPError(400, "A model to be saved has a type (notebook, file, directory), and content.")
+        if kind == "notebook":
+            model = {**model, "content": self._signed(model["content"], path)}
         message = await self.in_thread(self._save, path, model)
         saved = await self.get(path, content=False, type=kind)
         if message:
@@ -180,6 +184,15 @@ class CourseContents(AsyncContentsManager):
             await self.create_checkpoint(path)  # "Revert" needs one
         self.emit(data={"action": "save", "path": _clean(path)})
         return saved
+
+    def _signed(self, content: Any, path: str) -> Any:
+        """Return the notebook, signed if all its outputs are trusted. Raises: HTTPError for what is no notebook."""
+        try:
+            notebook = nbformat.from_dict(content)
+            self.check_and_sign(notebook, path)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HTTPError(400, f"{path}: the content is no notebook ({error!r}).") from error
+        return notebook
 
     def _save(self, path: str, model: Model) -> str:
         self._demand_visible(path)
@@ -203,8 +216,7 @@ class CourseContents(AsyncContentsManager):
             return False
 
     def _save_notebook(self, path: str, model: Model) -> str:
-        notebook = nbformat.from_dict(model["content"])
-        self.check_and_sign(notebook, path)
+        notebook = model["content"]
         errors: dict[str, Any] = {}
         text = nbformat.writes(notebook, version=nbformat.NO_CONVERT, capture_validation_error=errors)
         self._write(path, (text if text.endswith("\n") else text + "\n").encode())

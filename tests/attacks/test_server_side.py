@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,19 @@ def test_the_course_server_still_does_what_a_student_needs(servers: tuple[Server
     kernel_id = ours.start_kernel({"name": "labkit", "path": "work"})
     assert ours.run(kernel_id, "print(1 + 1)") == "2\n"
     assert ours.ask("DELETE", f"/api/kernels/{kernel_id}").status == 204
+
+
+def test_many_requests_at_once_are_answered(servers: tuple[Server, Server]) -> None:
+    """Files are read and written in threads; what is bound to one thread (the database of signatures) must not be in these."""
+    _, ours = servers
+    body = {"type": "notebook", "format": "json", "content": NOTEBOOK}
+
+    def ask(number: int) -> set[int]:
+        path = f"/api/contents/work/many-{number}.ipynb"
+        return {ours.ask("PUT", path, body).status, *(ours.ask("GET", path).status for _ in range(3))}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(ask, range(16))) == {200, 201}
 
 
 def test_what_a_program_in_the_sandbox_writes_is_seen_by_the_server(servers: tuple[Server, Server]) -> None:

@@ -67,6 +67,11 @@ def shells() -> int:
     return found
 
 
+def server_log(lab: Lab) -> str:
+    """Return the end of what the server has said."""
+    return (lab._private / "server.log").read_text(errors="replace")[-3000:]
+
+
 def until(condition: Any, *, timeout_s: float = 30.0) -> bool:
     """Wait until the condition holds; return whether it does."""
     deadline_s = time.monotonic() + timeout_s
@@ -90,7 +95,7 @@ def test_after_a_fork_bomb_the_next_cell_answers_and_after_a_restart_all_is_as_b
     assert until(lambda: shells() == 0), "a restart ends the bomb"
     lab.run_cell(page, 0)
     assert '"2\\n"' in outputs(page, 0)
-    assert lab.console_errors(page) == []
+    assert lab.console_errors(page) == [], server_log(lab)
 
 
 def test_a_kernel_that_was_killed_for_its_memory_says_so_in_the_notebook(lab: Lab, tmp_path: Path) -> None:
