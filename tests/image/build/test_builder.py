@@ -348,12 +348,17 @@ def test_a_cached_rebuild_takes_less_than_100_ms(store: ImageStore, context: Pat
     make(store, context, text)
     time.sleep(2.1)  # files younger than two seconds are read again: their times could still stay the same
     make(store, context, text)
-    times_s = []
-    for _ in range(7):
-        started_s = time.perf_counter()
+    best_s, until_s = 1.0, time.monotonic() + 20
+    cpu_s: list[float] = []
+    while len(cpu_s) < 7 or (
+        best_s >= 0.1 and time.monotonic() < until_s
+    ):  # others may have the CPU: one moment is enough
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
         assert make(store, context, text).hits == 8
-        times_s.append(time.perf_counter() - started_s)
-    assert min(times_s) < 0.1, f"{statistics.median(times_s):.3f} s"
+        cpu_s.append(time.process_time() - started_cpu_s)
+        best_s = min(best_s, time.perf_counter() - started_s)
+    assert statistics.median(cpu_s) < 0.1
+    assert best_s < 0.1
 
 
 # Reproducible
