@@ -65,7 +65,8 @@ def test_weights_of_100_and_300_share_one_cpu_one_to_three(parent: CgroupParent)
         running(heavy, pinned),
     ):
         favour(light)
-        time.sleep(0.3)
+        # Both must have begun to burn: in an emulated machine Python alone takes longer to start than the other needs to win.
+        wait_until(lambda: min(group.stats().cpu_usage_usec or 0 for group in (light, heavy)) > 0.6e6)
         before = [group.stats().cpu_usage_usec or 0 for group in (light, heavy)]
         # On a busy machine both may wait for others; the ratio means something once they have shared 1.2 s.
         wait_until(lambda: sum(group.stats().cpu_usage_usec or 0 for group in (light, heavy)) - sum(before) > 1.2e6)
