@@ -146,6 +146,9 @@ def _programs() -> Iterable[MountSpec]:
     parts = cache_folder() / "parts"
     if parts.is_dir():
         yield MountSpec("bind", str(parts), str(parts), _PROGRAMS)
+    kernels = cache_folder() / "kernels"
+    if kernels.is_dir():  # of virtual machines: looked for in the cache of whoever boots one
+        yield MountSpec("bind", f"{HOME}/.cache/labkit/kernels", str(kernels), _PROGRAMS)
 
 
 def _course() -> Iterable[MountSpec]:
