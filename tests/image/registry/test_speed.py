@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.image.registry.test_interop import docker_registry, real_image, run
 from tests.image.registry.wire import Wire, digest_of
 from tests.support import PROJECT, requires
@@ -47,6 +49,7 @@ def timed(*command: str | Path) -> tuple[float, float, str]:
     return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, printed
 
 
+@pytest.mark.timeout(600)  # a second or two a pull, where nobody else works
 @requires("root", "program:skopeo", "program:podman", "program:docker-registry")
 def test_a_pull_of_200_MB_is_not_slower_than_others_and_small_in_memory(tmp_path: Path) -> None:
     # Stored, not compressed: gzip's own speed is not asked about.
@@ -62,12 +65,12 @@ def test_a_pull_of_200_MB_is_not_slower_than_others_and_small_in_memory(tmp_path
         del data, blobs, layer
         name, store, layout, pods = f"{address}/a/big:1", tmp_path / "store", tmp_path / "layout", tmp_path / "p"
         podman = ("podman", "--root", pods, "--runroot", short, "--storage-driver", "vfs")
-        for turn in range(5):
+        for turn in range(3):
             times["labkit"].append(timed(sys.executable, "-c", PULL, name, store))
             times["skopeo"].append(
                 timed("skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{layout}:latest")
             )
-            if turn < 2:
+            if turn == 1:
                 times["podman"].append(timed(*podman, "pull", "-q", "--tls-verify=false", name))
                 run(*podman, "rmi", "-af")
             assert digest_of(manifest)[7:] in os.listdir(store / "blobs/sha256")
