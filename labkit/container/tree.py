@@ -23,6 +23,9 @@ from labkit.linux.syscalls import AT_FDCWD
 
 __all__ = ["tree_steps"]
 
+#: With more layers than this their whole paths might not fit into a mount's options.
+_MOST_WHOLE_PATHS = 40
+
 
 def tree_steps(
     spec: Spec, trees: Mapping[str, int], *, stage: str, v1_hierarchies: tuple[str, ...], status_fd: int
@@ -79,7 +82,15 @@ def _root_steps(rootfs: Rootfs, trees: Mapping[str, int], stage: str) -> list[St
         writable = f"{stage}/writable"
         if rootfs.writable is not None:
             steps += _attach(trees["writable"], writable)
-        steps += _union(root, lowers, writable, is_made=rootfs.writable is not None)
+        is_made = rootfs.writable is not None
+        if len(lowers) <= _MOST_WHOLE_PATHS:
+            steps += _union(root, lowers, writable, is_made=is_made)
+        else:
+            # All options of a mount fit into one page, which short names share better.
+            names = [path.removeprefix(f"{stage}/") for path in lowers]
+            steps.append(Step("chdir", (stage,), "go to the layers"))
+            steps += _union(root, names, writable, is_made=is_made)
+            steps.append(Step("chdir", ("/",), "come back from the layers"))
     why = "link the folders of programs"
     # Folders of links are made once each; those at the root need none.
     for folder in dict.fromkeys(os.path.dirname(link) for link, _ in rootfs.links):

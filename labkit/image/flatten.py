@@ -49,6 +49,8 @@ def export_stack(store: ImageStore, folders: Sequence[Path], out: Writable) -> P
         scratch, held = hold_new_folder(store.blobs.tmp)
         stack.enter_context(held)
         stack.callback(remove_tree, scratch)
+        (scratch / "merged").mkdir()
+        scratch.chmod(0o711)
         folder_fd = stack.enter_context(open_folder(scratch))
         lower_fds = [stack.enter_context(open_folder(folder)).number for folder in folders]
         read_end, write_end = pipe()

@@ -15,8 +15,8 @@ from typing import Any
 
 from labkit.errors import ImageError
 from labkit.image import extract, treewalk
-from labkit.linux.constants import NS, FsConfigCmd
-from labkit.linux.syscalls import fsconfig, fsmount, fsopen, unshare
+from labkit.linux.constants import NS, MountFlag
+from labkit.linux.syscalls import mount, unshare
 
 __all__ = ["main"]
 
@@ -27,8 +27,8 @@ def main(request_text: str) -> None:
     control_fd, folder_fd, stream_fd, *others = request["fds"]
     try:
         merges = request["task"] == "pack" and bool(others)
-        lower_fds = _take_ids(request["owners"], control_fd, others if merges else [])
-        os.fchdir(_merged(lower_fds) if merges else folder_fd)
+        own_fds = _take_ids(request["owners"], control_fd, [folder_fd, *others] if merges else [])
+        os.fchdir(_merged(own_fds[0], own_fds[1:]) if merges else folder_fd)
         os.chroot(".")
         os.umask(0)
     except OSError as error:
@@ -41,26 +41,26 @@ def main(request_text: str) -> None:
     os._exit(0)
 
 
-def _take_ids(kind: str, control_fd: int, lower_fds: list[int]) -> list[int]:
-    """Become root of the container's ids; return ``lower_fds``, opened anew in a mount namespace where they can be mounted."""
-    new = NS.MNT if lower_fds else NS(0)
+def _take_ids(kind: str, control_fd: int, folder_fds: list[int]) -> list[int]:
+    """Become root of the container's ids; return ``folder_fds``, opened anew in a mount namespace where they can be mounted."""
+    new = NS.MNT if folder_fds else NS(0)
     if kind == "user":
         from labkit.container.resident import become_namespace_root
 
         become_namespace_root()
-        return _reopened(lower_fds)
+        return _reopened(folder_fds)
     if kind == "same":
         unshare(new)
-        return _reopened(lower_fds)
+        return _reopened(folder_fds)
     unshare(NS.USER | new)
-    lower_fds = _reopened(lower_fds)  # while we still are who owns the folders above
+    folder_fds = _reopened(folder_fds)  # while we still are who owns the folders above
     os.write(control_fd, b"{}")
     if os.read(control_fd, 2) != b"go":
         raise OSError(0, "the program has ended")
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    return lower_fds
+    return folder_fds
 
 
 def _reopened(folder_fds: list[int]) -> list[int]:
@@ -69,15 +69,15 @@ def _reopened(folder_fds: list[int]) -> list[int]:
     return [os.open(os.readlink(f"/proc/self/fd/{fd}"), flags) for fd in folder_fds]
 
 
-def _merged(lower_fds: list[int]) -> int:
-    """Return a folder that shows all of ``lower_fds`` (topmost first): an overlay that is mounted nowhere else."""
+def _merged(scratch_fd: int, lower_fds: list[int]) -> int:
+    """Return a folder that shows all of ``lower_fds`` (topmost first), by an overlay that only this process sees."""
     if len(lower_fds) == 1:
         return lower_fds[0]  # OverlayFS wants two at least
-    fs_fd = fsopen("overlay")
-    fsconfig(fs_fd, FsConfigCmd.SET_STRING, "lowerdir", ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds))
-    fsconfig(fs_fd, FsConfigCmd.SET_FLAG, "userxattr")
-    fsconfig(fs_fd, FsConfigCmd.CREATE)
-    return fsmount(fs_fd)
+    # Through /proc, past folders that the container's root may not enter; and short, as the options must fit into a page.
+    target = f"/proc/self/fd/{scratch_fd}/merged"
+    options = "lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds) + ",userxattr"
+    mount("labkit-overlay", target, "overlay", MountFlag.RDONLY, options)
+    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _carry_out(task: str, options: dict[str, Any], stream_fd: int, others: list[int]) -> dict[str, Any]:

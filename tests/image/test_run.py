@@ -100,6 +100,22 @@ def test_root_in_a_container_of_an_image_owns_its_files_without_id_mapped_mounts
         assert not run(container).exit.ok
 
 
+def test_an_image_of_many_layers_runs_and_is_exported(store: ImageStore, image: Image) -> None:
+    config, layers = image.config, list(image.manifest.layers)
+    with store.lease():
+        for number in range(45):  # more than fit into a mount's options by their whole paths
+            with LayerWriter(store.blobs, "none") as writer:
+                writer.write(tar(entry(FILE, f"many/{number}", b"x")))
+                layer = writer.commit()
+            config, layers = add_layer(config, layer, created_by=str(number)), [*layers, layer.descriptor]
+        many = store.image(store_image(store, config, layers))
+        with container_of(store, many, ["/bin/ls", "/many"], entrypoint=[], user="0:0") as container:
+            assert len(run(container).text.split()) == 45
+        out = io.BytesIO()
+        export_image(store, many, out)
+    assert len([m for m in tarfile.open(fileobj=io.BytesIO(out.getvalue())) if m.name.startswith("many/")]) == 45
+
+
 def test_users_of_a_layer_below_are_gone_with_its_passwd(store: ImageStore, image: Image) -> None:
     with store.lease():
         with LayerWriter(store.blobs) as writer:
