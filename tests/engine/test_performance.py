@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ def family(pid: int) -> list[int]:
     """Return a process and all below it: the engine, its keeper, the keeper's launcher."""
     found = [pid]
     for thread in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
-            found += family(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                found += family(int(child))
     return found
 
 
@@ -117,3 +119,38 @@ def _start(daemon: Daemon, number: int) -> None:
     host = api.create_host_config(network_mode="none")
     api.start(api.create_container(IMAGE, "sleep 600", name=f"n{number}", host_config=host)["Id"])
     api.close()
+
+
+def use(daemon: Daemon) -> None:
+    """Do a little of everything, with a client of its own: its connections end with it."""
+    client = daemon.client()
+    client.containers.run(IMAGE, "true", remove=True, ports={"80/tcp": None})
+    container = client.containers.run(
+        IMAGE, "sleep 60", detach=True, network="piled", volumes={"piled": {"bind": "/v"}}
+    )
+    container.exec_run("true")
+    container.put_archive("/tmp", bytes(1024))
+    container.logs()
+    container.remove(force=True)
+    client.close()
+
+
+def test_neither_descriptors_nor_threads_pile_up(fresh: Daemon) -> None:
+    def counts() -> list[int]:
+        return [len(os.listdir(f"/proc/{pid}/{what}")) for pid in family(fresh.pid) for what in ("fd", "task")]
+
+    client = fresh.client()
+    client.networks.create("piled")
+    try:
+        use(fresh)
+        before = counts()
+        for _ in range(8):
+            use(fresh)
+        deadline_s = time.monotonic() + 10
+        while any(now > then + 2 for now, then in zip(counts(), before, strict=True)):
+            assert time.monotonic() < deadline_s, (before, counts())
+            time.sleep(0.1)
+    finally:
+        client.networks.get("piled").remove()
+        client.volumes.get("piled").remove()
+        client.close()

@@ -116,7 +116,7 @@ class Keeper:
 
         def take_over() -> None:
             kept = self._place(request["id"])
-            kept.terminal = request["terminal"]
+            kept.terminal, kept.is_exec = request["terminal"], request["op"] == "exec"
             log = LogFile(request["log"]) if request["log"] is not None else None
             kept.begin(
                 process, cgroup, log=log, stdin_once=request["stdin_once"], started_ns=started_ns,
@@ -278,6 +278,7 @@ class Keeper:
 def _facts(kept: Kept) -> dict[str, Any]:
     ended = kept.ended
     return {
+        "is_exec": kept.is_exec,
         "pid": kept.process.pid if kept.process is not None and ended is None else 0,
         "started_ns": kept.started_ns,
         "ended": None if ended is None else (ended.code, ended.oom_killed, ended.finished_ns),

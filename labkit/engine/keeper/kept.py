@@ -51,7 +51,7 @@ class Kept:
         self.process: Process | None = None
         self.cgroup: Cgroup | None = None
         self.ended: Ended | None = None
-        self.terminal = False
+        self.terminal = self.is_exec = False
         self.started_ns = 0
         self.watchers: list[Callable[[], None]] = []
         self._log: LogFile | None = None

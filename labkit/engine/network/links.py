@@ -15,7 +15,7 @@ import errno
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -74,22 +74,22 @@ class Links:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._route: Any = None
-
-    def _open(self) -> Any:
-        if self._route is None:
-            from pyroute2 import IPRoute  # 0.15 s to import
-
-            self._route = IPRoute()
-        return self._route
+        # pyroute2 opens a socket for every thread that speaks, and keeps it: so one thread speaks for all.
+        self._speaker = ThreadPoolExecutor(1, "netlink")
 
     def _ask(self, what: Callable[[Any], T]) -> T:
+        return self._speaker.submit(lambda: self._speak(what)).result()
+
+    def _speak(self, what: Callable[[Any], T]) -> T:
+        from pyroute2 import IPRoute  # 0.15 s to import
         from pyroute2.netlink.exceptions import NetlinkError
 
-        with self._lock:
-            try:
-                return what(self._open())
-            except NetlinkError as error:
-                raise OSError(error.code, str(error)) from error
+        if self._route is None:
+            self._route = IPRoute()
+        try:
+            return what(self._route)
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
 
     def subnets(self) -> list[IPv4Network]:
         """Return the networks that the machine's routes and interfaces already use."""
@@ -108,8 +108,11 @@ class Links:
         """Tell whether there is an interface of that name (/sys may show another namespace's)."""
         return any(known == name for _, known in socket.if_nameindex())
 
-    def make_bridge(self, name: str, gateway: IPv4Address, prefix: int) -> None:
-        """Make the bridge, with the gateway's address, and switch it on; one that is there is used. Raises: FeatureMissing."""
+    def make_bridge(self, name: str, gateway: IPv4Address, prefix: int, *, owner: str = "labkit") -> None:
+        """Make the bridge, with the gateway's address, and switch it on; one that is there is used. Raises: FeatureMissing.
+
+        ``owner`` is written to it as its alias, by which `bridges_of` finds it again.
+        """
         with self._lock:
             if self.exists(name):
                 return
@@ -117,7 +120,7 @@ class Links:
                 self._ask(lambda route: route.link("add", ifname=name, kind="bridge"))
                 index = socket.if_nametoindex(name)
                 self._ask(lambda route: route.addr("add", index=index, address=str(gateway), prefixlen=prefix))
-                self._ask(lambda route: route.link("set", index=index, state="up"))
+                self._ask(lambda route: route.link("set", index=index, state="up", ifalias=owner))
             except OSError as error:
                 self.remove(name)
                 if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
@@ -126,6 +129,13 @@ class Links:
                         remedy="Start the engine as root, or let it make its own network namespace; --network none works.",
                     ) from error
                 raise
+
+    def bridges_of(self, owner: str) -> list[str]:
+        """Return the names of the interfaces that ``owner`` has made."""
+        if not any(name.startswith("labkit-") for _, name in socket.if_nameindex()):
+            return []
+        links = self._ask(lambda route: list(route.get_links()))
+        return [str(link.get_attr("IFLA_IFNAME")) for link in links if link.get_attr("IFLA_IFALIAS") == owner]
 
     def remove(self, name: str) -> None:
         """Remove an interface (with a veth end its other end goes, too); nothing happens if there is none."""
@@ -148,10 +158,10 @@ class Links:
 
     def close(self) -> None:
         """Close the netlink socket."""
-        with self._lock:
-            if self._route is not None:
-                self._route.close()
-                self._route = None
+        if self._route is not None:
+            self._speaker.submit(self._route.close).result()
+            self._route = None
+        self._speaker.shutdown()
 
 
 def _set_up_inside(plug: Plug) -> None:

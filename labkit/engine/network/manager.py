@@ -50,7 +50,9 @@ class Networks:
         self.names = Names(containers, self.find)
         os.makedirs(folder, 0o700, exist_ok=True)
         self._load()
-        self._nat = Nat(f"labkit_{self.find('host').id[:8]}")
+        self._owner = f"labkit_{self.find('host').id[:8]}"
+        self._nat = Nat(self._owner)
+        self._remove_unknown_bridges()
 
     def _load(self) -> None:
         for path in sorted(Path(self._folder).glob("*.json")):
@@ -60,6 +62,13 @@ class Networks:
             if not any(network.name == name for network in self._networks.values()):
                 # Where a bridge goes is decided when it is first needed.
                 self._save(Network(secrets.token_hex(32), name, timestamp(time.time_ns()), driver))
+
+    def _remove_unknown_bridges(self) -> None:
+        """Remove the bridges of networks that a killed engine was just removing."""
+        known = {network.bridge for network in self._networks.values()}
+        for name in self._links.bridges_of(self._owner):
+            if name not in known:
+                self._links.remove(name)
 
     def _save(self, network: Network) -> None:
         write_json(f"{self._folder}/{network.id}.json", network.to_dict())
@@ -206,7 +215,9 @@ class Networks:
             network.subnet, network.gateway = str(subnet), str(gateway)
             self._save(network)
         is_new = not self._links.exists(network.bridge)
-        self._links.make_bridge(network.bridge, network.gateway_address, IPv4Network(network.subnet).prefixlen)
+        self._links.make_bridge(
+            network.bridge, network.gateway_address, IPv4Network(network.subnet).prefixlen, owner=self._owner
+        )
         if is_new:
             self._write_nat()
 

@@ -10,10 +10,13 @@ See: `labkit.engine.keeper`; Docker documentation, "Live restore".
 from __future__ import annotations
 
 import logging
+import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from labkit.engine.keeper.client import KeeperClient
+from labkit.engine.keeper.logfile import timestamp
 from labkit.engine.network.manager import Networks
 from labkit.engine.objects.files import read_json
 from labkit.engine.objects.lifecycle import Lives
@@ -35,9 +38,11 @@ def recover(containers: Registry, keeper: KeeperClient, networks: Networks, live
     for container in containers.all():
         if container.state.is_running:
             _settle(container, kept.get(container.id), networks, lives)
+        elif (facts := kept.get(container.id)) is not None and facts["pid"]:
+            _adopt(container, facts, networks, lives)
     for key, facts in kept.items():
-        if key not in known and not facts["pid"]:
-            keeper.forget(key)
+        if key not in known:
+            _let_go(key, facts, keeper)
     for container in containers.all():
         _start_by_policy(container, lives)
 
@@ -54,6 +59,24 @@ def _settle(container: Container, facts: dict[str, Any] | None, networks: Networ
         return
     code, oom_killed, finished_ns = _how_it_ended(container, facts)
     lives.ended(container, code=code, oom_killed=oom_killed, finished_ns=finished_ns, started_ns=state.started_ns)
+
+
+def _adopt(container: Container, facts: dict[str, Any], networks: Networks, lives: Lives) -> None:
+    """Take over a container that was started in the moment in which the engine was killed: nobody was told that it runs."""
+    state = container.state
+    state.status, state.started_ns = "running", facts["started_ns"]
+    state.started_at, state.error = timestamp(facts["started_ns"]), ""
+    container.save()
+    _settle(container, facts, networks, lives)
+
+
+def _let_go(key: str, facts: dict[str, Any], keeper: KeeperClient) -> None:
+    """End what belongs to no container of ours; a further program in a container lives and ends with that."""
+    if facts["pid"] and not facts["is_exec"]:
+        with suppress(LabkitError):
+            keeper.signal(key, signal.SIGKILL)
+    elif not facts["pid"]:
+        keeper.forget(key)
 
 
 def _how_it_ended(container: Container, facts: dict[str, Any] | None) -> tuple[int, bool, int]:
