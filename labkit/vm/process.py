@@ -64,6 +64,8 @@ class QemuProcess:
                 self._popen = subprocess.Popen(
                     [*_bound_to_parent(), *command], pass_fds=inherit, env=dict(env), cwd="/",
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    # Ctrl-C and "interrupt the kernel" signal the whole group: that is for the program, not for its machines.
+                    start_new_session=True,
                 )  # fmt: skip
                 self._pidfd = Fd(os.pidfd_open(self._popen.pid))
             except OSError as error:

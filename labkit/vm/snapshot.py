@@ -6,8 +6,9 @@ what machine it was; pages of zeros take no room. A second of booting becomes a 
 
 The file gets its name when it is complete.
 
-Leaves out: disks; files from another version of QEMU, which it may refuse.
-See: QEMU's documentation of the migration framework.
+Leaves out: disks; files from another version of QEMU, which it may refuse; file systems whose files must have names (O_TMPFILE); a
+checksum over the memory.
+See: open(2) (O_TMPFILE), QEMU's documentation of the migration framework.
 """
 
 from __future__ import annotations
@@ -35,19 +36,28 @@ _MOST_HEADER_BYTES = 64 << 10
 
 def save_state(instance: Instance, path: Path, deadline_s: float) -> None:
     """Write the state of a machine that stands still to ``path``. Raises: GuestError; nothing is left of the file then."""
-    unfinished = path.with_name(f".{path.name}.labkit-{secrets.token_hex(3)}")
     try:
-        with Fd(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as file:
+        with _new_file(path) as file:
             _demand_room(file, path, instance)
             os.write(file.number, _header(instance.spec))
             send_state(instance.monitor, file.number, deadline_s)
-        os.rename(unfinished, path)
+            _give_name(file, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise GuestError(f"The snapshot {path} could not be written: {error.strerror}.") from error
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+
+
+def _new_file(path: Path) -> Fd:
+    """Return a file beside ``path`` that has no name yet: if we are killed, the kernel takes it away."""
+    return Fd(os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def _give_name(file: Fd, path: Path) -> None:
+    """Let ``file`` appear at ``path``, in place of an older file there."""
+    # A link never replaces a file, a rename does; so there is another name in between.
+    other = path.with_name(f".{path.name}.labkit-{secrets.token_hex(3)}")
+    # src_dir_fd: only with one does Python call linkat(2), which can follow the link of /proc to the file.
+    os.link(f"/proc/self/fd/{file.number}", other, src_dir_fd=file.number, follow_symlinks=True)
+    os.rename(other, path)
 
 
 def _demand_room(file: Fd, path: Path, instance: Instance) -> None:

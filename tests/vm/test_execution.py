@@ -115,6 +115,25 @@ def _runs(pid: str) -> bool:
         return False
 
 
+def test_an_interrupt_kills_the_command_and_leaves_the_agent_usable(agent: LocalAgent, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(agent, "sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 300", timeout_s=60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert run(agent, "echo", "on").text == "on\n"
+    deadline_s = time.monotonic() + 5
+    while _runs((tmp_path / "pid").read_text().strip()) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert not _runs((tmp_path / "pid").read_text().strip())
+
+
 def test_output_before_a_long_silence_does_not_end_the_command(agent: LocalAgent) -> None:
     assert run(agent, "sh", "-c", "echo one; sleep 0.3; echo two").text == "one\ntwo\n"
 

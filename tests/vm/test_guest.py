@@ -181,6 +181,7 @@ def test_qemu_is_bound_to_its_owner_and_has_no_path_of_ours(guest: Guest) -> Non
     open_files = {os.readlink(f"/proc/{guest.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{guest.pid}/fd")}
     assert not [path for path in open_files if path.startswith("/") and "labkit" in path and "memfd" not in path]
     assert "/memfd:labkit-guest (deleted)" in open_files
+    assert os.getpgid(guest.pid) != os.getpgid(0)  # Ctrl-C is for the program alone
 
 
 def test_a_guest_is_used_once_and_says_so() -> None:
