@@ -34,7 +34,7 @@ def client(daemon: Daemon) -> Iterator[docker.DockerClient]:
     """Give a client of the SDK; what a test made is removed afterwards."""
     sdk = daemon.client()
     yield sdk
-    for container in sdk.containers.list(all=True):
+    for container in sdk.containers.list(all=True, ignore_removed=True):
         container.remove(force=True, v=True)
     for network in sdk.networks.list():
         if network.name not in ("bridge", "host", "none"):

@@ -298,7 +298,7 @@ def test_a_slow_reader_loses_nothing(daemon: Daemon) -> None:
 
 def test_output_that_never_ends_fills_no_disk(client: docker.DockerClient, daemon: Daemon) -> None:
     options = {"type": "json-file", "config": {"max-size": "100k", "max-file": "2"}}
-    container = client.containers.run(IMAGE, ["sh", "-c", "yes | head -c 2000000"], detach=True, log_config=options)
+    container = client.containers.run(IMAGE, ["sh", "-c", "yes | head -c 300000"], detach=True, log_config=options)
     container.wait()
     logs = list((daemon.state / "containers" / str(container.id)).glob("*-json.log*"))
     assert len(logs) == 2

@@ -64,15 +64,24 @@ class LogFile:
         os.close(self._fd)
 
     def _append(self, stream: int, pieces: list[bytes]) -> None:
+        # One time and one write for all that was read at once: a program that writes line by line must not wait for its log.
+        tail = f',"stream":"{_STREAMS[stream]}","time":"{timestamp(time.time_ns())}"}}\n'.encode()
+        waiting = bytearray()
         for piece in pieces:
             for start in range(0, len(piece), _LONGEST_LINE):
                 text = piece[start : start + _LONGEST_LINE].decode(errors="replace")
-                entry = {"log": text, "stream": _STREAMS[stream], "time": timestamp(time.time_ns())}
-                line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-                if self._size_bytes + len(line) > self._place.max_bytes and self._size_bytes:
-                    self._rotate()
-                os.write(self._fd, line)
-                self._size_bytes += len(line)
+                waiting += b'{"log":' + json.dumps(text).encode() + tail
+                if self._size_bytes + len(waiting) > self._place.max_bytes:
+                    self._flush(waiting)
+        self._flush(waiting)
+
+    def _flush(self, waiting: bytearray) -> None:
+        """Write what waits, into a new file if the old one is full."""
+        if self._size_bytes + len(waiting) > self._place.max_bytes and self._size_bytes:
+            self._rotate()
+        os.write(self._fd, waiting)
+        self._size_bytes += len(waiting)
+        waiting.clear()
 
     def _rotate(self) -> None:
         path, last = self._place.path, self._place.max_files - 1

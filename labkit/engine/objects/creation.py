@@ -136,7 +136,7 @@ class Creator:
                 container.host["AutoRemove"] = False
                 self._kill(container)
         with container.lock:
-            if container.is_removed:
+            if container.state.status == "removing":
                 return
             self._take_away(container, volumes=volumes)
 
@@ -148,7 +148,6 @@ class Creator:
             self._lives.stop(container)
 
     def _take_away(self, container: Container, *, volumes: bool) -> None:
-        container.is_removed = True
         container.state.status = "removing"
         os.unlink(f"{container.folder}/container.json")
         self._networks.forget(container)
@@ -159,6 +158,8 @@ class Creator:
         os.rename(container.folder, gone)
         threading.Thread(target=_sweep, args=(gone,), name="sweep", daemon=True).start()
         self._events.say("container", "destroy", container.id, container.attributes)
+        # Only now may those go on who wait for it: it is in no list any more.
+        container.is_removed = True
         container.announce()
 
     def _remove_anonymous(self, container: Container) -> None:
