@@ -19,25 +19,23 @@ import selectors
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from labkit.container.container import Container
 from labkit.container.spec import MountSpec, Rootfs
 from labkit.errors import SetupError
-from labkit.image.build.copying import Selected
 from labkit.image.build.errors import BuildError
-from labkit.image.build.job import Job, Network
+from labkit.image.build.job import Job
 from labkit.image.build.lending import mount_specs
-from labkit.image.build.mounts import RunMount
 from labkit.image.build.progress import Event
 from labkit.image.build.state import State
+from labkit.image.build.step import Command
 from labkit.image.layer import Layer, make_layer
 from labkit.linux.fds import Fd
 from labkit.linux.syscalls import open_beneath
 
-__all__ = ["Command", "run_command"]
+__all__ = ["run_command"]
 
 #: The same in every build, so that a program that notes its host's name notes the same one.
 _HOSTNAME = "labkit-build"
@@ -45,23 +43,6 @@ _LOOK_S = 0.1
 _PART_BYTES = 1 << 16
 #: What every container has mounted, whether or not the image has a place for it.
 _MOUNT_POINTS = ("/proc", "/dev", "/sys")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What a RUN runs: ``words``, with ``env`` added to the image's, as ``shown`` in messages.
-
-    ``shared`` has the files of each bind mount; ``script`` is a program that stands in the Containerfile (a heredoc with ``#!``).
-    """
-
-    words: tuple[str, ...]
-    env: Mapping[str, str]
-    line: int
-    shown: str
-    network: Network = "none"
-    mounts: tuple[RunMount, ...] = ()
-    shared: Mapping[RunMount, Selected] = field(default_factory=dict)
-    script: bytes | None = None
 
 
 def run_command(job: Job, state: State, command: Command) -> Layer:

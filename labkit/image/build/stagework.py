@@ -24,10 +24,9 @@ from labkit.image.build.layerfile import write_layer
 from labkit.image.build.mounts import RunMount, parse_mount
 from labkit.image.build.owners import named_owner
 from labkit.image.build.parser import Containerfile, Stage
-from labkit.image.build.running import Command, run_command
 from labkit.image.build.stages import stage_above
 from labkit.image.build.state import State
-from labkit.image.build.step import Step
+from labkit.image.build.step import Command, Step
 from labkit.image.build.tree import Tree
 from labkit.image.build.variables import expand_heredoc
 from labkit.image.layer import Layer
@@ -194,8 +193,13 @@ class StageWork:
             network=self._network(instruction), mounts=tuple(mounts), shared=shared,
             script=None if script is None else script.script.encode(),
         )  # fmt: skip
-        work = partial(run_command, self.job, self.state, command)
-        return Step(text, config, inputs, arguments, work=work, asked=asked)
+        return Step(text, config, inputs, arguments, work=partial(self._run_command, command), asked=asked)
+
+    def _run_command(self, command: Command) -> Layer:
+        # With containers and all that they need: a build that finds everything in the cache needs none of it.
+        from labkit.image.build.running import run_command
+
+        return run_command(self.job, self.state, command)
 
     def _mount_source(self, mount: RunMount, line: int) -> Selected:
         tree, where = self._source_tree(mount.from_stage, line)

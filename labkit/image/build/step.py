@@ -1,4 +1,4 @@
-"""One instruction, ready to be carried out: what it depends on, and how to make its layer.
+"""One instruction, ready to be carried out: what it depends on, and how to make its layer; and a RUN's command.
 
 `prepare` looks an instruction up against the state below it and gives a `Step`: a `Question` for the cache, and a function that does
 the work if the cache has no answer.
@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from labkit.image.build.copying import Selected
+from labkit.image.build.job import Network
+from labkit.image.build.mounts import RunMount
 from labkit.image.config import RunConfig
 from labkit.image.layer import Layer
 
-__all__ = ["Step"]
+__all__ = ["Command", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,20 @@ class Step:
     work: Callable[[], Layer | None] | None = None
     author: str | None = None
     asked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a RUN runs: ``words``, with ``env`` added to the image's, as ``shown`` in messages.
+
+    ``shared`` has the files of each bind mount; ``script`` is a program that stands in the Containerfile (a heredoc with ``#!``).
+    """
+
+    words: tuple[str, ...]
+    env: Mapping[str, str]
+    line: int
+    shown: str
+    network: Network = "none"
+    mounts: tuple[RunMount, ...] = ()
+    shared: Mapping[RunMount, Selected] = field(default_factory=dict)
+    script: bytes | None = None
