@@ -145,6 +145,26 @@ class Server:
         url = f"{self.url.replace('http', 'ws', 1)}/api/kernels/{kernel_id}/channels"
         return printed_by(url, self.token, code, timeout_s=timeout_s)
 
+    def start_and_leave(self, kernel_id: str, code: str) -> None:
+        """Run code and close the browser at once."""
+        import websocket
+
+        url = f"{self.url.replace('http', 'ws', 1)}/api/kernels/{kernel_id}/channels"
+        channel = websocket.create_connection(url, header=[f"Authorization: token {self.token}"], timeout=30)
+        channel.send(json.dumps(_request(code)))
+        time.sleep(0.3)
+        channel.close()
+
+    @property
+    def memory_mib(self) -> int:
+        """The memory of the server's process, as the host sees it."""
+        line = next(
+            line
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        )
+        return int(line.split()[1]) >> 10
+
     def close(self) -> None:
         """End the server, which ends its kernels."""
         if self.process.poll() is None:

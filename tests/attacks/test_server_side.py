@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -308,6 +309,28 @@ def test_the_course_server_still_does_what_a_student_needs(servers: tuple[Server
     kernel_id = ours.start_kernel({"name": "labkit", "path": "work"})
     assert ours.run(kernel_id, "print(1 + 1)") == "2\n"
     assert ours.ask("DELETE", f"/api/kernels/{kernel_id}").status == 204
+
+
+FLOOD = "import time\ntime.sleep(1)\nfor _ in range(300):\n    print('x' * (1 << 20), flush=True)\n    time.sleep(0.01)"
+
+
+def test_a_flood_of_output_while_no_browser_listens_does_not_fill_the_server(servers: tuple[Server, Server]) -> None:
+    """300 MiB: JupyterLab as it comes keeps them all for a browser that may come back."""
+    before_mib = [server.memory_mib for server in servers]
+    kernels = [server.start_kernel({"name": kernel_of(server)}) for server in servers]
+    for server, kernel_id in zip(servers, kernels, strict=True):
+        server.run(kernel_id, "1")
+        server.start_and_leave(kernel_id, FLOOD)
+    grown_mib = [0, 0]
+    deadline_s = time.monotonic() + 60
+    while (grown_mib[0] < 200 and time.monotonic() < deadline_s) or time.monotonic() < deadline_s - 45:
+        time.sleep(0.2)
+        now = [server.memory_mib - before for server, before in zip(servers, before_mib, strict=True)]
+        grown_mib = [max(pair) for pair in zip(grown_mib, now, strict=True)]
+    for server, kernel_id in zip(servers, kernels, strict=True):
+        server.ask("DELETE", f"/api/kernels/{kernel_id}")
+    assert grown_mib[0] >= 200, "without labkit's server the flood should fill the memory"
+    assert grown_mib[1] < 150, grown_mib
 
 
 def test_many_requests_at_once_are_answered(servers: tuple[Server, Server]) -> None:
