@@ -30,12 +30,13 @@ def _block(kind: bytes, name: bytes, **fields: bytes) -> bytes:
 
 
 def entry(
-    kind: bytes, name: str | bytes, data: bytes = b"", *, link: str | bytes = b"", mode: int = 0o644, uid: int = 0,
+    kind: bytes, name: str | bytes, data: bytes = b"", *, link: str | bytes = b"", mode: int | None = None, uid: int = 0,
     gid: int = 0, **fields: bytes,
 ) -> bytes:  # fmt: skip
     """Return one entry: header, content, padding."""
     raw = name.encode() if isinstance(name, str) else name
     target = link.encode() if isinstance(link, str) else link
+    mode = mode if mode is not None else 0o755 if kind == FOLDER else 0o644
     made = {
         "mode": b"%07o\0" % mode, "uid": b"%07o\0" % uid, "gid": b"%07o\0" % gid, "size": b"%011o\0" % len(data),
         "link": target.ljust(100, b"\0")[:100],
