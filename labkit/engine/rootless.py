@@ -68,7 +68,8 @@ def become_root_of_own(runtime_folder: str) -> Callable[[], None]:
     os.write(go_w, b"1")
     os.close(go_w)
     _wait_for_interface()
-    os.makedirs(runtime_folder, 0o700, exist_ok=True)
+    for folder in (os.path.dirname(runtime_folder), runtime_folder):
+        os.makedirs(folder, 0o700, exist_ok=True)
     os.environ["XDG_RUNTIME_DIR"] = runtime_folder
 
     def end() -> None:
