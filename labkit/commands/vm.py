@@ -61,13 +61,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _exec(args: argparse.Namespace) -> int:
+    command = _command(args)
     with HostRoot(_mebibytes(args.memory), cpus=units.parse_count(args.cpus, what="processors")) as guest:
-        return run_in(guest, _command(args), time_limit=args.time_limit, cwd=os.getcwd())
+        return run_in(guest, command, time_limit=args.time_limit, cwd=os.getcwd())
 
 
 def _run(args: argparse.Namespace) -> int:
+    command = _command(args)
     with Guest(_mebibytes(args.memory), cpus=units.parse_count(args.cpus, what="processors")) as guest:
-        return run_in(guest, _command(args), time_limit=args.time_limit, cwd="/")
+        return run_in(guest, command, time_limit=args.time_limit, cwd="/")
 
 
 def _test(args: argparse.Namespace) -> int:
