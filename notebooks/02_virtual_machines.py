@@ -138,7 +138,7 @@ for tenant, secret in ((guest, "the secret of anna"), (other, "the secret of ben
     tenant.exec(["sh", "-c", f"echo '{secret}' > /root/secret"])
 search = ["grep", "-rl", "secret of anna", "/root", "/tmp", "/etc", "/run"]
 found = {"anna": guest.exec(search).text.split(), "ben": other.exec(search).text.split()}
-print(found)
+print({tenant: f"{len(files)} file(s) with anna's secret" for tenant, files in found.items()})
 other.close()
 
 # %%
