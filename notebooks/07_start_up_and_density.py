@@ -135,6 +135,45 @@ starts itself several times), files are written, a supervisor is started beside 
 keeps one launcher running instead, and sends it a list of system calls. The price of that is a process that stays, and containers that end
 with the program that asked for them. The kernel's own part we see next.
 
+## And virtual machines
+
+Lesson 02 has booted machines with a kernel of their own. How long do they take beside a container, booted, and woken up from a file that was saved after
+the boot? They get the same task: run `true`, and be gone.
+"""
+
+# %%
+guess_machine = lesson.predict(
+    "A container starts in some milliseconds. How many times as long does a micro VM take to boot?", unit="times",
+    why="A kernel starts before the program can. Under emulation each of its instructions is translated, too.",
+)
+guess_machine
+
+# %% tags=["nbval-ignore-output"]
+machines = race(3, only=["process", "container", "microvm", "vm-restore"], warm_up=1)
+for row in machines.rows:
+    print(f"{race_chart.title_of(row.name):<26} {race_chart.words_for(row) or '-':<34} {(row.skipped or row.note)[:60]}")
+booted = bool(machines.row("microvm").samples_ms and machines.row("container").samples_ms)
+if booted:
+    guess_machine.compare(round(machines.ratio("microvm", "container")))
+
+# %% tags=["nbval-ignore-output"]
+figure, (axes,) = charts.figure(9.4, 2.4)
+race_chart.draw(axes, machines)
+ran = "; ".join(f"{race_chart.title_of(row.name)} {race_chart.words_for(row)}" for row in machines.ran)
+charts.show(figure, alt=f"Dots on a logarithmic time scale, one for each start. Median in ms (middle half): {ran}.")
+
+# %%
+claim = "a machine takes more than ten times as long to boot as a container to start"
+if booted:
+    lesson.check(claim, machines.ratio("microvm", "container") > 10, got=machines.row("microvm"))
+else:
+    print(f"not shown here: {claim}")
+
+# %% [markdown]
+"""
+**What happened.** The boot is the work of the guest's kernel, and the snapshot saves just that: what remains is to start QEMU and to read the machine's memory.
+A machine gives what no container has, a kernel of its own; `labkit race --vm` lets more of them take part.
+
 ## Where the time goes
 
 We can take a container apart and time it with one piece more each time, turn by turn again:
