@@ -116,7 +116,7 @@ So a client is a small thing. This one has all that `docker run --rm` needs:
 # %%
 lesson.source(smallclient.SmallClient)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 client = smallclient.SmallClient(str(engine.socket))
 status, output = client.run("busybox", ["sh", "-c", "echo I am PID $$; hostname; exit 3"])
 print(output, "status", status)
@@ -252,12 +252,11 @@ The client that started a container is gone after half a second; the container d
 sits a small process (`containerd-shim`, here labkit's *keeper*) that holds their streams and hears of their end.
 """
 
-# %%
+# %% tags=["nbval-ignore-output"]
 long = sdk.containers.run("busybox", ["sleep", "60"], detach=True, name="labkit-long")
 status = open(f"/proc/{long.attrs['State']['Pid'] or sdk.api.inspect_container(long.id)['State']['Pid']}/status").read()
 parent = int(next(line for line in status.splitlines() if line.startswith("PPid")).split()[1])
-command = open(f"/proc/{parent}/cmdline").read().replace("\0", " ")
-print("its parent is neither this notebook nor the daemon:", parent not in (os.getpid(), engine.pid), "-", command.split("-m ")[-1][:40])
+print("its parent is", parent, "- this notebook is", os.getpid(), "and the daemon", engine.pid)
 
 # %%
 lesson.check("the container's parent is not the daemon", parent not in (os.getpid(), engine.pid), got=parent)
