@@ -97,7 +97,7 @@ def inside(command: list[str], image: str, stage: str, gate: int, filter_program
     perform(loopback.loopback_up() + files(image, stage) + defences())
     prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)  # becoming another user has cleared it
     seccomp_set_filter(filter_program)
-    os.execvpe(command[0], command, {"PATH": "/bin:/usr/bin", "HOME": "/root"})
+    os.execvpe(command[0], command, {"PATH": "/bin:/usr/bin", "HOME": "/"})
 
 
 def maps() -> tuple[idmap.IdMaps, bool]:
