@@ -17,7 +17,7 @@ set -eu
 user=labkit-test
 mark='labkit test user, removed after the tests'
 setup_timeout_s=${LABKIT_SETUP_TIMEOUT_S:-900}
-tests_timeout_s=${LABKIT_TESTS_TIMEOUT_S:-1500}
+tests_timeout_s=${LABKIT_TESTS_TIMEOUT_S:-2700}
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 python=$root/.venv/bin/python
 
