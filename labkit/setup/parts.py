@@ -175,6 +175,7 @@ PARTS = (
         _named("libcap2-bin", dnf="libcap", pacman="libcap", zypper="libcap-progs", apk="libcap-utils"),
         for_tests=True,
     ),
+    Part("modinfo", _WITNESS, _program("modinfo"), _named("kmod"), for_tests=True),
     Part("objdump", _WITNESS, _program("objdump"), _named("binutils"), for_tests=True),
     Part(
         "scmp_sys_resolver",
