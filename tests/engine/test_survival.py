@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -199,6 +200,15 @@ def test_an_engine_may_leave_its_containers_to_the_next_one(place: Path, network
     assert out(daemon, "inspect", "-f", "{{.State.Pid}}", "on") == pid
     assert daemon.stop() == 0
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_engine_whose_state_is_removed_under_it_still_ends_with_all_it_has(place: Path, network: list[str]) -> None:
+    daemon = start_labkit(place, prefix=network)
+    load(daemon)
+    out(daemon, "run", "-d", "--stop-timeout", "0", IMAGE, "sleep", "60")
+    shutil.rmtree(daemon.state)
+    daemon.stop()
+    # That it ended, and that nothing runs any more, is what counts (the leak check); the status says that not all was in order.
 
 
 def _keeper_of(daemon: Daemon) -> int:

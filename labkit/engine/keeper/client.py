@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.engine.keeper.main import main; main(*sys.argv[2:])"
 _READY_MS = 10_000
+_LEAVE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,13 @@ class KeeperClient:
             with connect(self._folder) as conn:
                 send(conn, {"op": "list"})
                 return "processes" in receive(conn)[0]
+        except TimeoutError:
+            raise  # busy is not dead, and to end it would end every container
         except OSError:
             return False
 
     def _start(self) -> None:
-        if self._process is not None:
-            self._process.wait()
+        self._end_own()  # one that does not answer keeps nothing for anybody
         ready_r, ready_w = os.pipe()
         package_parent = str(Path(__file__).resolve().parents[3])
         command = [sys.executable, "-I", "-S", "-c", _BOOT, package_parent, self._folder, str(ready_w)]
@@ -223,8 +225,20 @@ class KeeperClient:
         with suppress(OSError), connect(self._folder) as conn:
             send(conn, {"op": "leave"})
             receive(conn)
-        if self._process is not None:
-            self._process.wait()
+        self._end_own(None)
+
+    def _end_own(self, *first: Callable[[], None] | None) -> None:
+        """Wait for the keeper that this process has started to end, and make it end. ``first``: None gives it time."""
+        process = self._process
+        if process is None:
+            return
+        # Somebody may have removed its socket with the whole folder: then it hears signals only.
+        for end in (*first, process.terminate, process.kill):
+            if end is not None:
+                end()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LEAVE_S)
+                return
 
     def release(self) -> None:
         """Wait for a keeper that goes by itself (it has nothing to keep); one that goes on stays."""
