@@ -30,7 +30,7 @@ from labkit.vm.micro import micro_spec
 lesson.begin("01_what_an_os_virtualizes")
 
 # %% tags=["nbval-ignore-output"]
-lesson.needs("busybox", "qemu-system-x86_64")
+lesson.needs("busybox", "qemu-system-x86_64", "guest kernel")
 
 # %% [markdown]
 """

@@ -21,9 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="vm: only QEMU and the guest kernels, from the distribution's packages; images: the container images of images/oci,"
         " built from files of this machine (default: the course's packages and parts)",
     )  # fmt: skip
-    parser.add_argument(
-        "--distribution", action="store_true", help="with vm: also a small Debian with systemd as a guest"
-    )
     command.add_arguments(parser)
 
 

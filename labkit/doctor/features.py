@@ -56,7 +56,7 @@ FEATURES: dict[str, str] = {
     **dict.fromkeys(("cgroups", *_CGROUPS, "cgroup.kill", "CLONE_INTO_CGROUP", "pressure (PSI)"), "control groups"),
     **dict.fromkeys(("capabilities dropped", "no_new_privs", "seccomp filter", "libseccomp"), "defences"),
     **dict.fromkeys(("clone3", "pidfd"), "processes"),
-    "KVM": "virtual machines",
+    **dict.fromkeys(("KVM", "guest kernel"), "virtual machines"),
     **dict.fromkeys(PROGRAMS, "programs"),
     **dict.fromkeys((f"package {name}" for name in PACKAGES), "Python packages"),
 }
@@ -87,7 +87,7 @@ _FULL = (
     "seccomp filter",
     "libseccomp",
 )
-_MACHINE = (QEMU,)
+_MACHINE = (QEMU, "guest kernel")
 
 LESSONS: tuple[Needs, ...] = (
     Needs("00", "Start here", ()),

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from labkit.doctor.answers import Answer, expect, limited, no, yes
 from labkit.doctor.rules import SECCOMP_REMEDY, Facts, text_of
 from labkit.doctor.stage import in_namespaces
+from labkit.errors import LabkitError
 from labkit.isolation.bpf import Instruction, assemble
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, Capability, Prctl
 from labkit.linux.syscalls import capget, capset, prctl, seccomp_set_filter
+from labkit.vm.kernel import KINDS, find_kernel
 
 __all__ = ["PROBES"]
 
@@ -123,6 +125,18 @@ def _kvm(facts: Facts) -> Answer:
     )
 
 
+def _guest_kernel(facts: Facts) -> Answer:
+    try:
+        found = [find_kernel(kind).release for kind in KINDS]
+    except LabkitError as error:
+        return no(
+            str(error),
+            rule="a guest has a kernel of its own, which set-up puts into the cache",
+            remedy="labkit setup vm",
+        )
+    return yes(", ".join(dict.fromkeys(found)))
+
+
 #: Name of the feature -> probe.
 PROBES: dict[str, Callable[[Facts], Answer]] = {
     "capabilities dropped": _capabilities,
@@ -130,4 +144,5 @@ PROBES: dict[str, Callable[[Facts], Answer]] = {
     "seccomp filter": _seccomp,
     "pressure (PSI)": _pressure,
     "KVM": _kvm,
+    "guest kernel": _guest_kernel,
 }

@@ -27,8 +27,8 @@ from labkit.setup.parts import cache_folder
 
 __all__ = ["KINDS", "GuestKernel", "Kind", "find_kernel", "kernel_folder", "store_kernel"]
 
-Kind = Literal["micro", "hostroot", "distribution"]
-KINDS: tuple[Kind, ...] = ("micro", "hostroot", "distribution")
+Kind = Literal["micro", "hostroot"]
+KINDS: tuple[Kind, ...] = ("micro", "hostroot")
 _AGAIN = "Run `labkit setup vm --again`."
 
 
@@ -59,9 +59,8 @@ def find_kernel(kind: Kind) -> GuestKernel:
         found = GuestKernel(path, str(facts["release"]), folder / "modules", str(facts["package"]))
         state = path.stat()
     except FileNotFoundError as error:
-        option = " --distribution" if kind == "distribution" else ""
         raise FeatureMissing(
-            f"There is no guest kernel ({kind}) on this machine.", remedy=f"Run `labkit setup vm{option}`."
+            f"There is no guest kernel ({kind}) on this machine.", remedy="Run `labkit setup vm`."
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GuestError(f"{described} cannot be used: {error}. {_AGAIN}") from error

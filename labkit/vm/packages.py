@@ -23,12 +23,10 @@ CANDIDATES: Mapping[str, Mapping[Kind, tuple[str, ...]]] = {
     "x86_64": {
         "micro": ("linux-image-cloud-amd64", "linux-image-kvm", "linux-image-virtual"),
         "hostroot": ("linux-image-amd64", "linux-image-kvm", "linux-image-generic"),
-        "distribution": ("linux-image-cloud-amd64", "linux-image-virtual"),
     },
     "aarch64": {
         "micro": ("linux-image-cloud-arm64", "linux-image-virtual"),
         "hostroot": ("linux-image-arm64", "linux-image-generic"),
-        "distribution": ("linux-image-cloud-arm64", "linux-image-virtual"),
     },
 }
 #: What the packages behind those are called.
@@ -45,7 +43,6 @@ QEMU_PACKAGES: Mapping[str, str] = {
 NEEDED_MODULES: Mapping[Kind, tuple[str, ...]] = {
     "micro": ("virtio_mmio", "virtio_console", "virtio_net", "overlay"),
     "hostroot": ("virtio_mmio", "virtio_console", "virtio_net", "overlay", "9p", "9pnet_virtio"),
-    "distribution": ("virtio_mmio", "virtio_console", "virtio_blk", "ext4"),
 }
 _KEPT = (
     "kernel/arch/", "kernel/block/", "kernel/crypto/", "kernel/lib/", "kernel/mm/",

@@ -27,8 +27,6 @@ def test_what_was_stored_is_found(stored: kernel.GuestKernel) -> None:
 def test_a_missing_kernel_names_the_command_that_gets_it(stored: kernel.GuestKernel) -> None:
     with pytest.raises(FeatureMissing, match=r"no guest kernel \(hostroot\).*`labkit setup vm`\.$"):
         kernel.find_kernel("hostroot")
-    with pytest.raises(FeatureMissing, match=r"`labkit setup vm --distribution`\.$"):
-        kernel.find_kernel("distribution")
 
 
 def test_a_cut_or_changed_kernel_is_one_sentence(stored: kernel.GuestKernel) -> None:
