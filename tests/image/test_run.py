@@ -22,6 +22,7 @@ from labkit.image.layer import LayerWriter
 from labkit.image.rootfs import remove_tree
 from labkit.image.run import container_of, settings_of
 from labkit.image.store import Image, ImageStore
+from labkit.isolation.idmap import user_maps
 from tests.image.samples import busybox_image
 from tests.image.tars import FILE, entry, tar
 from tests.image.trees import Node, listing, write_tar
@@ -189,7 +190,6 @@ def test_the_difference_between_two_images_is_what_their_trees_show(store: Image
     assert diff_images(store, [image, image]) == []
 
 
-@pytest.mark.bare
 def test_an_export_is_the_tree_that_a_container_sees_and_imports_again(
     store: ImageStore, image: Image, tmp_path: Path
 ) -> None:
@@ -204,7 +204,9 @@ def test_an_export_is_the_tree_that_a_container_sees_and_imports_again(
         "srv/dir/new",
     }
     again = import_archive(store, io.BytesIO(out.getvalue()), tag="flat", message="m", run_config=RunConfig(cmd=("x",)))
-    assert [change for change in diff_images(store, [image, again]) if not change.path.startswith("/srv/dir")] == []
+    # A user with a single id has no other owners on the disk, so an export of what was unpacked has root's alone.
+    if os.geteuid() == 0 or user_maps()[1]:
+        assert [change for change in diff_images(store, [image, again]) if not change.path.startswith("/srv/dir")] == []
     assert again.config.config.cmd == ("x",)
     second = io.BytesIO()
     export_image(store, again, second)
