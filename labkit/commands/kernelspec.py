@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"installed: {kernelspec.install(args.prefix, Path(sys.executable))}")
         except PermissionError as error:
             raise FeatureMissing(
-                f"This user may not write to {error.filename}.", remedy="Name an environment of your own with --prefix FOLDER."
+                f"This user may not write to {error.filename}.",
+                remedy="Name an environment of your own with --prefix FOLDER.",
             ) from error
         return 0
     if not (folder / "kernel.json").is_file():
