@@ -12,13 +12,18 @@ from tests.support.leaks import Snapshot, wait_for_leaks_since
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """The leak check of all tests, but for descriptors: an attack that ends the kernel leaves this process with a new client."""
+def nothing_is_left() -> None:
+    """Instead of after each test it is looked at the end of each module: an attack may end the kernel that a module shares."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_by_the_module() -> Iterator[None]:
+    """The leak check of all tests, but for descriptors: a kernel that was started again left this process with a new client."""
     before = Snapshot.take()
     yield
     left = [words for words in wait_for_leaks_since(before) if not words.startswith("descriptor:")]
     if left:
-        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+        pytest.fail("the module left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 
 @pytest.fixture(scope="module")
