@@ -184,9 +184,8 @@ class Applier:
             if health == "healthy":
                 return
             if health == "unhealthy" or not state["Running"]:
-                raise ComposeError(
-                    f"{name} is {health if state['Running'] else state['Status']} and not healthy; see `labkit compose logs`."
-                )
+                now = health if state["Running"] else state["Status"]
+                raise ComposeError(f"{name} did not become healthy: it is {now}; see `labkit compose logs`.")
             if time.monotonic() > deadline_s:
                 raise DeadlineExceeded(
                     f"{name} did not become healthy within {self._wait_s:.0f} s; see `labkit compose logs`."
