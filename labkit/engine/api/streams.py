@@ -89,18 +89,9 @@ def _entries(
         size, inode = status.st_size, status.st_ino
     except FileNotFoundError:
         size = inode = 0
-    # What is in the file up to here comes from `read`; a line that is just being written must not come twice.
-    past = list(read(path, tail=tail, streams=streams, since=since, until=until))
-    with suppress(FileNotFoundError):
-        size, inode = _end_of_whole_lines(path)
+    # What is in the file up to here comes from `read`, what is written from here on from `follow`: no line twice, and none lost.
+    past = list(read(path, tail=tail, streams=streams, since=since, until=until, end=(size, inode)))
     return chain(past, _until(_closing(watch, follow(path, watch, streams=streams, after=size, inode=inode)), until))
-
-
-def _end_of_whole_lines(path: str) -> tuple[int, int]:
-    with open(path, "rb") as file:
-        inode = os.fstat(file.fileno()).st_ino
-        size = os.fstat(file.fileno()).st_size
-        return size, inode
 
 
 def _closing(watch: object, entries: Iterator[Entry | None]) -> Iterator[Entry | None]:

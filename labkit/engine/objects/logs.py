@@ -47,19 +47,35 @@ def _files(path: str) -> list[str]:
     return [*reversed(older), *([path] if os.path.exists(path) else [])]
 
 
-def read(path: str, *, tail: int | None, streams: frozenset[int], since: str = "", until: str = "") -> Iterator[Entry]:
-    """Yield the entries of the log from ``since`` to ``until`` (RFC 3339; empty: no bound), only the last ``tail`` lines."""
-    chosen = _chosen(path, streams, since, until)
+def read(
+    path: str, *, tail: int | None, streams: frozenset[int], since: str = "", until: str = "", end: tuple[int, int] | None = None
+) -> Iterator[Entry]:  # fmt: skip
+    """Yield the entries of the log from ``since`` to ``until`` (RFC 3339; empty: no bound), only the last ``tail`` lines.
+
+    ``end`` is an offset in the file of that inode: what has been written behind it since is left to `follow`. The files are opened
+    now and not with the first entry: a client may remove the container before it reads what it asked for.
+    """
+    chosen = _chosen(list(_opened(path)), streams, since, until, end)
     if tail is None:
-        yield from chosen
-    elif tail > 0:
-        yield from deque(chosen, maxlen=tail)
+        return chosen
+    return iter(deque(chosen, maxlen=tail))
 
 
-def _chosen(path: str, streams: frozenset[int], since: str, until: str) -> Iterator[Entry]:
+def _opened(path: str) -> Iterator[BinaryIO]:
     for name in _files(path):
-        with suppress(FileNotFoundError), open(name, "rb") as file:
+        with suppress(FileNotFoundError):
+            yield open(name, "rb")
+
+
+def _chosen(
+    files: list[BinaryIO], streams: frozenset[int], since: str, until: str, end: tuple[int, int] | None
+) -> Iterator[Entry]:
+    for opened in files:
+        with opened as file:
+            left = end[0] if end is not None and os.fstat(file.fileno()).st_ino == end[1] else None
             for line in file:
+                if left is not None and (left := left - len(line)) < 0:
+                    break
                 entry = _parse(line)
                 if entry is None or entry.stream not in streams or entry.time < since:
                     continue
@@ -71,8 +87,16 @@ def _chosen(path: str, streams: frozenset[int], since: str, until: str) -> Itera
 def follow(
     path: str, watch: socket.socket, *, streams: frozenset[int], after: int, inode: int
 ) -> Iterator[Entry | None]:
-    """Yield what is written from the offset ``after`` of the file ``inode`` on, until ``watch`` ends; None now and then."""
-    file = _reopen(path, None, inode, after)
+    """Yield what is written from the offset ``after`` of the file ``inode`` on, until ``watch`` ends; None now and then.
+
+    The file is opened now, as in `read`.
+    """
+    return _following(path, _reopen(path, None, inode, after), watch, streams)
+
+
+def _following(
+    path: str, file: BinaryIO | None, watch: socket.socket, streams: frozenset[int]
+) -> Iterator[Entry | None]:
     poll = select.poll()
     poll.register(watch, select.POLLIN)
     try:
