@@ -104,10 +104,12 @@ def test_a_solution_is_not_tried_where_the_machine_refuses(capsys: pytest.Captur
     assert capsys.readouterr().out == "pass: the solution does what the exercise asks for\n"
 
 
-#: What the sandbox around every notebook refuses, on any machine: it has no devices, and runc wants cgroups at the top of each hierarchy.
+#: What the sandbox around every notebook refuses, on any machine: it has no devices, no disk of
+#: its own whose use could be limited, and runc wants cgroups at the top of each hierarchy.
 REFUSED_BY_THE_SANDBOX = (
     "not shown here: the container is faster than runc's\n",
     "not shown here: a machine of a few bytes multiplies\n",
+    "not shown here: with 1 MiB a second, 2 MiB take more than a second\n",
 )
 
 

@@ -77,7 +77,7 @@ def test_the_projects_list_names_known_features_and_runs() -> None:
     rows = [line.partition("#")[0].split() for line in text.splitlines()]
     for feature, *kinds in filter(None, rows):
         requires(feature)
-        assert set(kinds) <= {"root", "user", "bare"}, feature
+        assert set(kinds) <= {"root", "user", "bare", "guest", "guest-user"}, feature
 
 
 def test_a_list_gives_each_kind_of_run_its_own_features() -> None:

@@ -116,7 +116,7 @@ def test_a_paused_guest_stands_still(guest: Guest) -> None:
     finally:
         guest.resume()
     assert guest.state == "running"
-    assert guest.exec(["sh", "-c", "kill $(cat /tmp/ticker); rm /tmp/ticks /tmp/ticker"]).status == 0
+    assert guest.exec(["sh", "-c", "kill $(cat /tmp/ticker); rm -f /tmp/ticks /tmp/ticker"]).status == 0
     assert [event["event"] for event in guest.qmp.events() if event["event"] in ("STOP", "RESUME")][-2:] == [
         "STOP",
         "RESUME",
