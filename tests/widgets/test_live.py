@@ -215,6 +215,6 @@ def test_in_a_jupyter_kernel_it_stays_under_15_percent_and_dies_with_it() -> Non
     assert float(cpu) <= MOST_CPU, f"{float(cpu):.1%} of a core with its messages"
     assert int(frames) >= 11
     assert float(printed_by(outputs[3])) < 2
-    assert shutdown_s < 3, (
+    assert shutdown_s < 8, (
         f"the jupyter_kernel took {shutdown_s:.1f} s to end ({time.monotonic() - begun_s:.0f} s in all)"
     )
