@@ -99,11 +99,13 @@ chown -R "$user:" "$copy"
 # The environment is that of a login, with the machine's settings for the network and the tests' own.
 kept=$(env | grep -E '^(LABKIT_[A-Z_]+|PIP_[A-Z_]+|UV_[A-Z_]+|https?_proxy|no_proxy|LANG|CI)=[^[:space:]]+$' |
     grep -v -E '^(LABKIT_CGROUP|[A-Z_]*_CACHE_DIR)=' || true)
+# As the Makefile has it: a user's own PATH lacks the sbin folders, where some witnesses lie.
+path=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 # shellcheck disable=SC2086  # one word a variable
 as_user() {
     limit_s=$1
     shift
-    $enter timeout -k 10 "$limit_s" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env env $kept "$@"
+    $enter timeout -k 10 "$limit_s" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env env PATH="$path" $kept "$@"
 }
 
 cd "$copy"
