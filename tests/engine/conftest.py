@@ -1,4 +1,4 @@
-"""One engine for all tests that leave it as they found it; others start their own."""
+"""One engine for all tests of this folder that leave it as they found it; others start their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.engine.support import IMAGE, Daemon, busybox_tar, start_labkit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Give an engine with an image, in which a container has run already (so its cgroup parent is there)."""
     engine = start_labkit(tmp_path_factory.mktemp("e"))
