@@ -147,6 +147,13 @@ class Guest:
             raise InvalidState(f"{self.name} has not been started.")
         return self._instance.process.console
 
+    def type(self, text: str) -> None:
+        """Type ``text`` at the guest's console; what reads from there gets it (`labkit.measure.guest_console` has a shell do it).
+
+        Raises: GuestError if the guest is gone or reads nothing.
+        """
+        self._alive().process.type(text.encode())
+
     @property
     def qmp(self) -> Monitor:
         """QEMU's monitor, for everything that this class does not offer."""

@@ -96,6 +96,13 @@ class QemuProcess:
         """QEMU's exit status, -N for signal N; None while it runs."""
         return self._popen.returncode if self._popen is not None and self.ended.is_set() else None
 
+    def type(self, data: bytes) -> None:
+        """Send ``data`` to the guest's console, as a keyboard would. Raises: GuestError if nobody there takes it."""
+        try:
+            self._socket.sendall(data, socket.MSG_DONTWAIT)
+        except OSError as error:
+            raise GuestError(f"The guest's console takes no more input: {error.strerror}.") from error
+
     def kill(self) -> None:
         """End QEMU at once, and the guest with it. Nothing happens if it has ended."""
         if not self.ended.is_set() and self._pidfd.number >= 0:
