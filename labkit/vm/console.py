@@ -6,7 +6,7 @@ writes what the guest sends to a socket; a thread of ours reads it, so that the 
 
 What a guest writes is anybody's text: `tail` shows it without control characters, which could rewrite a reader's terminal.
 
-Leaves out: typing (`labkit.vm.guest.Guest.type`); a terminal's escape sequences.
+Leaves out: typing (`labkit.vm.guest.Guest.type_text`); a terminal's escape sequences.
 See: Documentation/admin-guide/serial-console.rst.
 """
 

@@ -147,12 +147,12 @@ class Guest:
             raise InvalidState(f"{self.name} has not been started.")
         return self._instance.process.console
 
-    def type(self, text: str) -> None:
+    def type_text(self, text: str) -> None:
         """Type ``text`` at the guest's console; what reads from there gets it (`labkit.measure.guest_console` has a shell do it).
 
         Raises: GuestError if the guest is gone or reads nothing.
         """
-        self._alive().process.type(text.encode())
+        self._alive().process.write_console(text.encode())
 
     @property
     def qmp(self) -> Monitor:

@@ -96,7 +96,7 @@ class QemuProcess:
         """QEMU's exit status, -N for signal N; None while it runs."""
         return self._popen.returncode if self._popen is not None and self.ended.is_set() else None
 
-    def type(self, data: bytes) -> None:
+    def write_console(self, data: bytes) -> None:
         """Send ``data`` to the guest's console, as a keyboard would. Raises: GuestError if nobody there takes it."""
         try:
             self._socket.sendall(data, socket.MSG_DONTWAIT)
