@@ -2,7 +2,7 @@
 # ARGS adds options, as in: make lab ARGS="--port 9000", make setup ARGS=--again, make test ARGS="-k cgroup".
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup notebooks check clean
+.PHONY: help lab test setup notebooks pictures check clean
 MAKEFLAGS += --no-print-directory
 
 BOOTSTRAP := sh labkit/setup/bootstrap.sh
@@ -37,6 +37,9 @@ setup: ## Do the set-up alone: system parts, .venv/, packages, kernelspec
 
 notebooks: ## Run notebooks/*.py and write the .ipynb files with their outputs
 	@$(BOOTSTRAP) --dev && exec $(PY) -m labkit.lesson.build $(ARGS)
+
+pictures: ## Draw notebooks/figures/*.svg again
+	@$(BOOTSTRAP) && exec $(PY) -m labkit.charts.drawings $(ARGS)
 
 check: ## What a change must pass: format, lint, types, then make test
 	@$(BOOTSTRAP) --dev
