@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import secrets
 import socket
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.container import runfolder
-from labkit.container.launcher import MESSAGE_BYTES
+from labkit.container.messages import MESSAGE_BYTES
 from labkit.container.spec import Spec
 from labkit.errors import FeatureMissing, InvalidSpec, InvalidState, SetupError
 from labkit.isolation.cgroups import default_parent
@@ -51,7 +50,7 @@ class LauncherClient:
     """A running launcher. Made by `launcher`; usable from several threads."""
 
     def __init__(self) -> None:
-        self.name = f"labkit-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"labkit-{os.getpid()}-{os.urandom(3).hex()}"
         self.owner_pid = os.getpid()
         self._lock = threading.Lock()
         #: Whether the last container was born into a cgroup v2: then the next one will be, too, and cannot be cloned before.

@@ -42,6 +42,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.container import runfolder
+from labkit.container.messages import MESSAGE_BYTES
 from labkit.container.outcome import SetupFailed, wait_for_exec, wait_for_own_descriptors
 from labkit.container.plan import (
     GO,
@@ -59,10 +60,8 @@ from labkit.linux.spawn import shares_memory, spawn_in_time, spawn_program
 from labkit.linux.steps import Arena, Program, Step
 from labkit.linux.syscalls import prctl
 
-__all__ = ["MESSAGE_BYTES", "Launcher"]
+__all__ = ["Launcher"]
 
-#: The longest message that the program may send: a spec with its environment, its seccomp filter in hexadecimal.
-MESSAGE_BYTES = 128 * 1024
 _MOST_FDS = 64
 
 

@@ -17,7 +17,8 @@ import socket
 from contextlib import suppress
 
 from labkit.container import runfolder
-from labkit.container.launcher import MESSAGE_BYTES, Launcher
+from labkit.container.launcher import Launcher
+from labkit.container.messages import MESSAGE_BYTES
 from labkit.isolation import idmap
 from labkit.isolation.capabilities import parse_capabilities
 from labkit.linux.constants import NS, Prctl

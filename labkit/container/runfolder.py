@@ -17,7 +17,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -91,6 +90,8 @@ class RunFolder:
 
 def remove_folder(path: str) -> None:
     """Remove one launcher's folder, and the base folder when nothing else is in it."""
+    import shutil  # at the end only: it brings three compression libraries along
+
     shutil.rmtree(path, ignore_errors=True)
     try:
         os.rmdir(os.path.dirname(path))

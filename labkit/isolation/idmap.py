@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +92,8 @@ def user_maps() -> tuple[IdMaps, bool]:
 
     With a range: uid 0 is the user, 1 to 65535 come from /etc/subuid. Without: uid 0 is the user, nothing else.
     """
+    from shutil import which  # only here: the launcher of root, which needs none of it, keeps its memory small
+
     uid, gid = os.geteuid(), os.getegid()
     try:
         user = pwd.getpwuid(uid).pw_name
@@ -101,7 +101,7 @@ def user_maps() -> tuple[IdMaps, bool]:
         user = str(uid)
     uid_ranges = subordinate_ranges(Path("/etc/subuid"), user, uid)
     gid_ranges = subordinate_ranges(Path("/etc/subgid"), user, uid)
-    if uid_ranges and gid_ranges and shutil.which("newuidmap") and shutil.which("newgidmap"):
+    if uid_ranges and gid_ranges and which("newuidmap") and which("newgidmap"):
         uids, gids = (
             (IdMapping(0, own, 1), IdMapping(1, start, min(count, CONTAINER_IDS - 1)))
             for own, (start, count) in ((uid, uid_ranges[0]), (gid, gid_ranges[0]))
@@ -118,6 +118,8 @@ def write_maps(pid: int, maps: IdMaps, *, with_helpers: bool = False) -> None:
     """
     uid_text, gid_text = ("\n".join(map(str, m)) for m in (maps.uids, maps.gids))
     if with_helpers:
+        import subprocess
+
         for helper, text in (("newuidmap", uid_text), ("newgidmap", gid_text)):
             done = subprocess.run([helper, str(pid), *text.split()], capture_output=True, check=False)
             if done.returncode:

@@ -15,7 +15,6 @@ import fcntl
 import itertools
 import os
 import re
-import secrets
 import threading
 from collections.abc import Iterable
 from types import TracebackType
@@ -44,7 +43,7 @@ class CgroupParent:
     """Owner of this program's folders; a context manager; nothing is made or read before the first use."""
 
     def __init__(self, name: str | None = None, *, layout: Layout | None = None) -> None:
-        self.name = checked_name(name or secrets.token_hex(6))
+        self.name = checked_name(name or os.urandom(6).hex())
         self._given_layout = layout
         self._state: tuple[Layout, Places] | None = None
         self._pid = os.getpid()
