@@ -91,6 +91,9 @@ _ATTRIBUTES = {
     "noexec": MountAttr.NOEXEC,
 }
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
+# As numbers: adding flags of two classes up takes Python as long as the kernel takes for the copy.
+_COPY = int(OpenTreeFlag.CLONE | OpenTreeFlag.CLOEXEC)
+_COPY_ALL = _COPY | int(AtFlag.RECURSIVE)
 
 
 def parse_options(options: tuple[str, ...]) -> tuple[MountFlag, str]:
@@ -121,15 +124,14 @@ def detached_copy(path: str, *, userns_fd: int = -1, recursive: bool = False) ->
     Raises: OSError with ENOENT, EPERM (needs CAP_SYS_ADMIN), EINVAL (a file system without ID mapping).
     See: open_tree(2), mount_setattr(2).
     """
-    flags = OpenTreeFlag.CLONE | OpenTreeFlag.CLOEXEC
     try:
-        tree_fd = open_tree(AT_FDCWD, path, flags | (AtFlag.RECURSIVE if recursive else 0))
+        tree_fd = open_tree(AT_FDCWD, path, _COPY_ALL if recursive else _COPY)
     except OSError as error:
         # In a user's mount namespace the inherited mounts are locked together: a folder with some below it is
         # copied with all of them or not at all (mount_namespaces(7)).
         if recursive or error.errno != errno.EINVAL:
             raise
-        tree_fd = open_tree(AT_FDCWD, path, flags | AtFlag.RECURSIVE)
+        tree_fd = open_tree(AT_FDCWD, path, _COPY_ALL)
     if userns_fd >= 0:
         try:
             mount_setattr(tree_fd, "", set_attrs=MountAttr.IDMAP, userns_fd=userns_fd)

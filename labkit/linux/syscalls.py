@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 #: In place of a folder's descriptor: paths are relative to the working folder. linux/fcntl.h
 AT_FDCWD = AtFolder.AT_FDCWD
 
+_NAMESPACES, _AT_FLAGS = int(sum(NS)), int(sum(AtFlag))
+
 # clone3(2) and its followers have the same number on every machine since Linux 5.0; the older ones do not.
 _CLONE3, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 435, 428, 429, 430, 431, 432, 442
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
@@ -88,7 +90,10 @@ _capset = _declare("capset", c_void_p, c_void_p)
 
 
 def _check(result: int, call: str, *args: object, path: str | None = None) -> int:
-    """Return ``result``, or raise what the kernel answered; ``call`` and ``args`` are what a person would write."""
+    """Return ``result``, or raise what the kernel answered; ``call`` and ``args`` are what a person would write.
+
+    An argument that takes time to put together is given as a function: it is called only when somebody reads the line.
+    """
     number = ctypes.get_errno() if result < 0 else 0
     if log.isEnabledFor(logging.DEBUG):
         log.debug("%s = %d", _text_of(call, args), -number or result)
@@ -102,6 +107,8 @@ def _text_of(call: str, args: tuple[object, ...]) -> str:
 
 
 def _word_of(arg: object) -> str:
+    if callable(arg):
+        arg = arg()
     if isinstance(arg, IntFlag):
         known = [f"{type(arg).__name__}.{flag.name}" for flag in type(arg) if flag in arg]
         rest = int(arg) & ~sum(type(arg))
@@ -183,8 +190,7 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int = -1) -> tuple[int, i
     args = CloneArgs.make(flags, pidfd_address=ctypes.addressof(pidfd), exit_signal=exit_signal, cgroup_fd=cgroup_fd)
     pid = _clone3(_CLONE3, ctypes.addressof(args), ctypes.sizeof(args))
     if pid != 0:  # the child has nothing to check, and no business in the parent's log
-        namespaces = sum(NS)
-        _check(pid, "clone3", NS(flags & namespaces), CloneFlag(flags & ~namespaces))
+        _check(pid, "clone3", lambda: NS(flags & _NAMESPACES), lambda: CloneFlag(flags & ~_NAMESPACES))
     return pid, pidfd.value
 
 
@@ -242,9 +248,9 @@ def open_tree(dir_fd: int, path: str, flags: int) -> int:
     With OpenTreeFlag.CLONE it is a detached copy: a bind mount that is nowhere yet.
     Raises: OSError (EPERM, ENOENT). See: open_tree(2).
     """
-    at_flags = int(flags) & sum(AtFlag)
     result = _open_tree(_OPEN_TREE, dir_fd, _c_string(path), flags)
-    return _check(result, "open_tree", dir_fd, path, OpenTreeFlag(int(flags) & ~at_flags), AtFlag(at_flags), path=path)
+    words = (lambda: OpenTreeFlag(flags & ~_AT_FLAGS), lambda: AtFlag(flags & _AT_FLAGS))
+    return _check(result, "open_tree", dir_fd, path, *words, path=path)
 
 
 def move_mount(from_fd: int, to_path: str, *, to_dir_fd: int = AT_FDCWD) -> None:
@@ -275,6 +281,13 @@ def open_beneath(dir_fd: int, path: str, flags: int, *, mode: int = 0) -> int:
     return _check(result, "openat2", dir_fd, path, flags, path=path)
 
 
+_SETATTR_FLAGS = {
+    (empty, recursive): AtFlag(AtFlag.EMPTY_PATH * empty | AtFlag.RECURSIVE * recursive)
+    for empty in (False, True)
+    for recursive in (False, True)
+}
+
+
 class _MountAttrArgs(ctypes.Structure):
     # ABI: struct mount_attr, linux/mount.h.
     _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
@@ -291,7 +304,7 @@ def mount_setattr(
     See: mount_setattr(2).
     """
     args = _MountAttrArgs(int(set_attrs), int(clear_attrs), int(propagation), max(userns_fd, 0))
-    flags = (AtFlag(0) if path else AtFlag.EMPTY_PATH) | (AtFlag.RECURSIVE if recursive else AtFlag(0))
+    flags = _SETATTR_FLAGS[not path, recursive]
     result = _mount_setattr(
         _MOUNT_SETATTR, dir_fd, _c_string(path), int(flags), ctypes.addressof(args), ctypes.sizeof(args)
     )
