@@ -7,17 +7,25 @@ need some Python and a little shell. You need to know nothing about kernels.
 
 **Question.** What is the box in which this notebook runs, and what does this machine let you do?
 
-**At the end you can** run a cell, start a container from Python and say in plain words what it shows, read the table of what this machine
-allows, and find your way through the lessons.
+**Afterwards you can**
+- run a cell, and start a container from Python and say in plain words what it shows;
+- read the table of what this machine allows;
+- find your way through the lessons.
 
-**Time:** about 20 minutes.
+**Time:** about 15 minutes to read, 10 for the exercises. **You need** nothing but this page. Words that have a sense of their own in this course
+stand in the [glossary](glossary.md); each lesson links there.
 
 ## How to read a lesson
 
 Text like this explains. The grey boxes are **cells** of Python: click into one and press **Shift+Enter** to run it. Run them from top
-to bottom. Nothing you do here can break the lesson: *Kernel > Restart and Run All Cells* puts everything back.
+to bottom. Nothing you do here can break the lesson: *Kernel > Restart Kernel and Run All Cells* puts everything back.
+
+(JupyterLab calls the Python process behind a notebook its *kernel*. In this course the word means something else, as in all the books: the
+**[kernel](glossary.md#kernel)** is Linux, the program that has the machine in its hands.)
 
 Try it with the first cell. It loads what this lesson needs, and prints nothing.
+
+[Glossary](glossary.md) · [01 What an OS virtualizes →](01_what_an_os_virtualizes.ipynb)
 """
 
 # %%
@@ -41,7 +49,7 @@ lesson.begin("00_start_here")
 ## This notebook is already inside a container
 
 Students run whatever they like in notebooks, so the Python behind this page does not run on the machine itself. It was put into a
-**sandbox**, a container made of the very mechanisms that this course takes apart. Ask it who it is. First, a guess:
+**[sandbox](glossary.md#sandbox)**, a container made of the very mechanisms that this course takes apart. Ask it who it is. First, a guess:
 """
 
 # %%
@@ -85,8 +93,14 @@ lesson.check("in a sandbox the only network is its own", not here() or {i.name f
 """
 ## Your first container
 
-A **container** is a group of ordinary processes that are made to believe they have a machine of their own. That is all: no second kernel, no
-emulated hardware. The next cell starts one. It runs four commands in it, waits, and brings back what they wrote.
+A **[container](glossary.md#container)** is a group of ordinary processes that are made to believe they have a machine of their own. That is all: no second kernel, no
+emulated hardware. Beside a virtual machine, which has both, it looks like this:
+
+![Two stacks on the same hardware. Left, three virtual machines: each has its program, its files and libraries, a guest kernel of its own
+and a hypervisor process with virtual devices; below them lies the one host kernel. Right, three containers: each has its program, and its
+files and libraries; below them lies directly the one Linux kernel, with namespaces and cgroups around each container.](figures/vm_and_container.svg)
+
+The next cell starts one. It runs four commands in it, waits, and brings back what they wrote.
 
 But first a question. Many of them will follow in this course: they are worth a guess, because a guess that was wrong is what one
 remembers. Nobody keeps score, and the lesson goes on without an answer.
@@ -293,11 +307,20 @@ Read them in order. Each says at the top how long it takes.
 
 | lesson | question |
 |---|---|
+| [01 What an operating system virtualizes](01_what_an_os_virtualizes.ipynb) | Who lends every program a processor and a memory of its own? |
+| [02 Virtual machines](02_virtual_machines.ipynb) | How can one machine be several, and what does that cost? |
 | [03 Namespaces](03_namespaces.ipynb) | How can a process believe that it is alone? |
 | [04 Control groups](04_cgroups.ipynb) | Why does a program that eats all memory end one container and not the machine? |
 | [05 Root filesystems](05_root_filesystems.ipynb) | Where does a container's file tree come from, and why can it not climb out? |
 | [06 A container by hand](06_container_by_hand.ipynb) | Which parts make a container, and what is each one for? |
 | [07 Start-up and density](07_start_up_and_density.ipynb) | What does a container cost, in time and in memory? |
+| [08 Docker's architecture](08_docker_architecture.ipynb) | Who does what when one types `docker run`? |
+| [09 Images and layers](09_images_and_layers.ipynb) | What is an image, byte by byte, and why can nobody change it? |
+| [10 Container networks](10_container_networks.ipynb) | How does a container get an address, and a name that others find? |
+| [11 Volumes](11_volumes.ipynb) | Which files outlive their container? |
+| [12 Registries](12_registries.ipynb) | How do images travel, and which bytes need not? |
+| [13 Immutable infrastructure](13_immutable_infrastructure.ipynb) | What if nothing that runs is ever changed, only replaced? |
+| [14 Capstone](14_capstone.ipynb) | What is left of `docker run` when you write it yourself? |
 
 What each of the lessons in this folder can show on *this* machine:
 """
@@ -315,7 +338,7 @@ lesson.check("every lesson has an answer", len(report().lessons()) == len(LESSON
 """
 ### What you have done so far
 
-Predictions, quizzes and exercises are counted in one small file, which nobody else reads.
+Predictions, quizzes and exercises are counted in one small file in the folder `work`, which outlives the sandbox and which nobody else reads.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -328,12 +351,18 @@ lesson.show_progress()
 `docker run -it --rm --hostname moon debian sh` does what your first cell did: it starts a process in namespaces, with a file tree of
 its own. **Docker**, **Podman**, **Kubernetes** and the sandboxes of **Chrome** and **Firefox** ask the same kernel for the same things.
 
-In a shell, without any of them: `unshare --user --map-root-user --uts --pid --fork --mount-proc sh -c 'hostname moon; hostname; echo $$'`
+The same in a shell, without any of them:
+
+```sh
+unshare --user --map-root-user --uts --pid --fork --mount-proc sh -c 'hostname moon; hostname; echo $$'
+labkit run --image-like-host -- sh -c 'echo $$'
+labkit doctor
+```
 
 ## Further reading
 
-`namespaces(7)`, `cgroups(7)`, `unshare(1)`. To learn what a process is, `fork(2)` and `execve(2)`. In a terminal, `labkit doctor` prints
-the table of this lesson.
+- namespaces(7), cgroups(7), unshare(1)
+- What a process is: fork(2), execve(2)
 
 ## Summary
 
@@ -342,7 +371,9 @@ the table of this lesson.
 - `lesson.predict`, `lesson.check` and `lesson.exercise` will accompany you: guess, look, try.
 - What this machine refuses stands in the doctor's table, with the rule and the remedy.
 
-Next: [03 Namespaces](03_namespaces.ipynb). The last cell makes sure that nothing is left.
+The last cell makes sure that nothing is left.
+
+Next: [01 What an operating system virtualizes](01_what_an_os_virtualizes.ipynb).
 """
 
 # %%

@@ -4,11 +4,15 @@
 
 **Question.** Two processes run on one machine, under one kernel. How can one of them believe that it is alone?
 
-**At the end you can** name the eight kinds of namespace, make each one alone, predict what it hides and what still shines
-through, and step into the namespaces of a process that runs already.
+**Afterwards you can**
+- name the eight kinds of namespace, and make each one alone;
+- predict what it hides, and what still shines through;
+- step into the namespaces of a process that runs already.
 
-**Time:** about 45 minutes. **You need** [lesson 00](00_start_here.ipynb), and no terminal: every cell runs real processes on this machine,
+**Time:** about 20 minutes to read, 25 for the exercises. **You need** [lesson 00](00_start_here.ipynb), and no terminal: every cell runs real processes on this machine,
 and each section ends with the command that does the same in a shell.
+
+[← 02 Virtual machines](02_virtual_machines.ipynb) · [Glossary](glossary.md) · [04 Control groups →](04_cgroups.ipynb)
 """
 
 # %%
@@ -42,9 +46,16 @@ lesson.needs(
 """
 ## The idea
 
-The kernel keeps lists: of processes, of mounts, of network interfaces, of users. Once there was one list of each. A **namespace** is one
+The kernel keeps lists: of processes, of mounts, of network interfaces, of users. Once there was one list of each. A **[namespace](glossary.md#namespace)** is one
 such list that can exist several times. Each process belongs to exactly one namespace of each kind, its children inherit the
 membership, and what is in another list does not exist for it: there is no name by which it could ask.
+
+It is one of the two mechanisms of which containers are made. The other one, cgroups, is the next lesson:
+
+![A process stands in the middle. On the left are the eight kinds of namespace, which decide what it can see: UTS, the host name; PID, the
+processes; mount, the file tree; network, interfaces and ports; IPC, shared memory; user, the ids; cgroup, its place in the tree of
+groups; time, the clocks since boot. On the right are the controllers of cgroups, which decide what it can use: cpu, memory, pids, io. The
+kernel below does both.](figures/two_mechanisms.svg)
 
 There are eight kinds:
 """
@@ -184,7 +195,7 @@ lesson.check("the old /proc showed more", old_proc > new_proc, got=(old_proc, ne
 
 # %% [markdown]
 """
-PID 1 has two privileges that make containers what they are. First, a signal for which it has no handler does nothing to it, not even
+PID 1, the **[init](glossary.md#init)** of its namespace, has two privileges that make containers what they are. First, a signal for which it has no handler does nothing to it, not even
 SIGTERM. (That is why `docker stop` so often takes its full ten seconds.) Second, when it ends, the kernel kills everything in
 its namespace: nothing of a container can outlive its PID 1.
 """
@@ -268,7 +279,7 @@ lesson.check("a new network namespace has lo, no other hardware", "lo" in there 
 """
 No interface means no way out: no firewall rule could close a network as well as its absence. Ports are in the namespace as well, so two
 servers can both listen on port 80 and never meet. How a namespace gets a cable to the world is
-the question of lesson 10.
+the question of [lesson 10](10_container_networks.ipynb).
 
 In a shell: `sudo unshare --net ip address`
 
@@ -300,7 +311,7 @@ In a shell: `sudo unshare --ipc ipcs --shmems`
 
 ## 6. User: who one is
 
-The most powerful kind, and the only one that an ordinary user may make. In a user namespace the user and group ids are translated by a
+The most powerful kind, and the only one that an ordinary user may make. In a [user namespace](glossary.md#user-namespace) the user and group ids are translated by a
 table, `/proc/PID/uid_map`. A process can be **root inside**, with every capability over what belongs to its namespace, and
 be an ordinary user, or nobody known, to everything else.
 """
@@ -606,13 +617,20 @@ alone_task.prove(alone_solution)
   `localhost`, and what a pod is.
 - **systemd** makes namespaces for single services: `PrivateTmp=` is a mount namespace, `PrivateNetwork=` a network namespace.
 - **Chrome** and **Firefox** put the processes that read web pages into namespaces of their own (type `chrome://sandbox` to see it).
-- **CRIU** and live migration are what the time namespace was made for.
+- **CRIU**, which moves containers to another machine while they run, is what the time namespace was made for.
+
+The same in a shell, all kinds at once:
+
+```sh
+unshare --user --map-root-user --uts --pid --mount --net --ipc --cgroup --time --fork --mount-proc sh
+lsns                                          # what there is
+nsenter --target PID --user --uts --pid --mount sh
+```
 
 ## Further reading
-
-`namespaces(7)` and, one for each kind: `uts_namespaces(7)`, `pid_namespaces(7)`, `mount_namespaces(7)`, `network_namespaces(7)`,
-`ipc_namespaces(7)`, `user_namespaces(7)`, `cgroup_namespaces(7)`, `time_namespaces(7)`. The calls: `clone(2)`, `unshare(2)`, `setns(2)`. The
-commands: `unshare(1)`, `nsenter(1)`, `lsns(8)`.
+- namespaces(7) and, one for each kind: uts_namespaces(7), pid_namespaces(7), mount_namespaces(7), network_namespaces(7),
+  ipc_namespaces(7), user_namespaces(7), cgroup_namespaces(7), time_namespaces(7)
+- The calls: clone(2), unshare(2), setns(2). The commands: unshare(1), nsenter(1), lsns(8)
 
 ## Summary
 
@@ -621,9 +639,11 @@ commands: `unshare(1)`, `nsenter(1)`, `lsns(8)`.
   PID needs a new `/proc`, and that needs a mount namespace.
 - Root in a user namespace is root over what belongs to that namespace, and nobody to the rest of the machine.
 - A process's namespaces stand in `/proc/PID/ns`; `setns`, `nsenter` and `exec` join them.
-- Namespaces decide what a process *sees*. How much it may *use* is the next lesson: [04 Control groups](04_cgroups.ipynb).
+- Namespaces decide what a process *sees*. How much it may *use* is the next lesson.
 
 The last cell ends what this notebook started. (The view above stays: nothing runs in it between two ticks.)
+
+Next: [04 Control groups](04_cgroups.ipynb).
 """
 
 # %%

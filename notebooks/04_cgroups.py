@@ -4,11 +4,15 @@
 
 **Question.** A program has a bug and eats all the memory it can get. Why does that end one container and not the machine?
 
-**At the end you can** limit the CPU time, the memory, the number of processes and the disk traffic of a group, freeze a group, kill it as
-a whole, read how much it had to wait, and say each of these things in the words of both versions of cgroups.
+**Afterwards you can**
+- limit the CPU time, the memory, the number of processes and the disk traffic of a group;
+- freeze a group, kill it as a whole, and read how much it had to wait;
+- say each of these things in the words of both versions of cgroups.
 
-**Time:** about 45 minutes. **You need** [lesson 03](03_namespaces.ipynb). Every program that misbehaves here is bounded twice: by its
+**Time:** about 20 minutes to read, 25 for the exercises. **You need** [lesson 03](03_namespaces.ipynb). Every program that misbehaves here is bounded twice: by its
 group, and by itself.
+
+[← 03 Namespaces](03_namespaces.ipynb) · [Glossary](glossary.md) · [05 Root filesystems →](05_root_filesystems.ipynb)
 """
 
 # %%
@@ -40,7 +44,7 @@ groups
 """
 ## The idea: a group is a folder
 
-A **control group**, or *cgroup*, is a set of processes that the kernel counts, limits, freezes and kills together. There is no system call
+A **control group**, or **[cgroup](glossary.md#cgroup)**, is a set of processes that the kernel counts, limits, freezes and kills together. There is no system call
 for it. The kernel shows the groups as folders: to make one is `mkdir`, to move a process in is to write its number into the file
 `cgroup.procs`, to set a limit is to write it into the file of that limit. Children are born in the group of their parent, and no process
 leaves a group by itself.
@@ -78,7 +82,7 @@ lesson.check("to delete a group is to remove its folder", groups and not folder.
 """
 ## Two versions, one vocabulary
 
-Cgroups exist twice. Version 1 (2008) has one tree of folders for each *controller*: one for CPU time, one for memory, one for
+Cgroups exist twice. Version 1 (2008) has one tree of folders for each *[controller](glossary.md#controller)*: one for CPU time, one for memory, one for
 processes. Version 2 (2016) has a single tree, in which controllers are switched on. Many machines run both at once, which
 is called *hybrid*. This course speaks version 2, and labkit translates:
 
@@ -112,7 +116,7 @@ lesson.check("it is v1, v2 or a hybrid", layout.version in ("v1", "v2", "hybrid"
 
 `cpu.max` is two numbers: so many microseconds in each period of so many. Half a CPU is 50,000 in 100,000. A group that has used up its
 quota is stopped until the next period begins. It is not slowed down: it runs at full speed, and then stands still. This is called
-*throttling*. Our hog is an endless loop:
+*[throttling](glossary.md#throttling)*. Our hog is an endless loop:
 """
 
 # %%
@@ -314,7 +318,7 @@ lesson.check("killing the group left none", groups and left == 0, got=groups and
 """
 ## Pressure: how much waiting
 
-A group that uses 10 % of a CPU may be idle, or strangled. The difference is in **pressure stall information** (PSI): the share of time in
+A group that uses 10 % of a CPU may be idle, or strangled. The difference is in **[pressure](glossary.md#pressure)** (*pressure stall information*, PSI): the share of time in
 which work was there and had to wait, for CPU, memory or disk. Version 2 keeps it for each group; version 1 knows only that of the whole
 machine, which is what labkit then shows.
 """
@@ -496,10 +500,20 @@ pause.prove(paused_solution, here=freezer)
 - **systemd** gives every service, and every login, a group of its own: `systemctl status` shows it, `MemoryMax=` and `CPUQuota=` limit it.
 - **Android** freezes the apps that you do not look at; **systemd-oomd** kills by pressure before the OOM killer has to.
 
-## Further reading
+The same in a shell, as root and with version 2:
 
-`cgroups(7)`, `cgroup_namespaces(7)`, `systemd.resource-control(5)`, `systemd-run(1)`, `proc_pid_cgroup(5)`; in the kernel's documentation
-*admin-guide/cgroup-v2.rst*, *scheduler/sched-bwc.rst* (quota and throttling), *accounting/psi.rst* (pressure).
+```sh
+mkdir /sys/fs/cgroup/labkit-mine
+echo "10000 100000" > /sys/fs/cgroup/labkit-mine/cpu.max
+echo 64M > /sys/fs/cgroup/labkit-mine/memory.max
+echo $$ > /sys/fs/cgroup/labkit-mine/cgroup.procs      # this shell, and all its children
+echo 1 > /sys/fs/cgroup/labkit-mine/cgroup.freeze      # from another shell
+```
+
+## Further reading
+- cgroups(7), cgroup_namespaces(7), proc_pid_cgroup(5), systemd.resource-control(5), systemd-run(1)
+- Control Group v2: <https://docs.kernel.org/admin-guide/cgroup-v2.html>; *scheduler/sched-bwc.rst* (quota and throttling) and
+  *accounting/psi.rst* (pressure) beside it
 
 ## Summary
 
@@ -508,10 +522,11 @@ pause.prove(paused_solution, here=freezer)
   the limit fork fails.
 - A group is frozen and killed as a whole; no member can notice or refuse.
 - Pressure tells waiting from idling.
-- Namespaces decide what a process sees, cgroups what it uses. What is missing for a container is a file tree of its own:
-  [05 Root filesystems](05_root_filesystems.ipynb).
+- Namespaces decide what a process sees, cgroups what it uses. What is missing for a container is a file tree of its own.
 
 The last cell ends what this notebook started. (The view above stays: a hog's button begins anew.)
+
+Next: [05 Root filesystems](05_root_filesystems.ipynb).
 """
 
 # %%

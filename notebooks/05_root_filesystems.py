@@ -10,7 +10,9 @@ climb out of it, and how can a hundred containers share one tree and still each 
 - break out of `chroot`, and say why the same trick fails after `pivot_root`;
 - stack folders with OverlayFS and find every change, file by file, in the layer where it was made.
 
-**Time:** about 45 minutes. **You need** [lesson 03](03_namespaces.ipynb). Everything happens in containers and in one temporary folder, which the last cell removes.
+**Time:** about 20 minutes to read, 25 for the exercises. **You need** [lesson 03](03_namespaces.ipynb). Everything happens in containers and in one temporary folder, which the last cell removes.
+
+[← 04 Control groups](04_cgroups.ipynb) · [Glossary](glossary.md) · [06 A container by hand →](06_container_by_hand.ipynb)
 """
 
 # %%
@@ -36,7 +38,7 @@ lesson.needs("user namespace", "mount namespace", "private mounts", "pivot_root"
 """
 ## A root filesystem is a folder
 
-A *root filesystem* (for short *rootfs*) is the file tree that a process finds below `/`: programs, libraries, `/etc`, an empty
+A **[root filesystem](glossary.md#root-filesystem)** (for short *rootfs*) is the file tree that a process finds below `/`: programs, libraries, `/etc`, an empty
 `/proc` to mount on. Nothing in the kernel says what must be in it. An ordinary folder will do.
 
 How much has to be in that folder before a program can run? `busybox` is one file that plays many programs: called as `ls` it
@@ -247,9 +249,16 @@ lesson.check("none of the container's mounts is the host's root", not shown, got
 A container must be able to write to its root. If it wrote into `base`, the next container would find its leftovers. A copy of `base`
 for each container would cost time and disk. *OverlayFS* is a union: it shows several folders as one.
 
-- **lower** layers are only read. There may be many, the topmost first.
-- the **upper** layer takes everything that is written.
+- **[lower layers](glossary.md#lower-layer)** are only read. There may be many, the topmost first.
+- the **[upper layer](glossary.md#upper-layer)** takes everything that is written.
 - **merged** is what the process sees: each file from the topmost layer that has it.
+
+![A grid of four files and four rows. The container sees the top row, merged. /etc/motd comes from the lower layer site, which covers the
+one in base. /var/big was changed: it is copied up from base to the upper layer, and the copy is seen. /srv/old was deleted: a whiteout in
+the upper layer hides the one in site, so that nothing is seen. /data/a was not touched and comes from base. The two lower layers are only
+read; only the upper one is written to.](figures/layers.svg)
+
+How the files of the picture got where they are, you see now, one operation after another.
 
 Let us make a second lower layer, `site`, with some files, and put some into `base`.
 """
@@ -305,6 +314,7 @@ lesson.check("of two files with one name the topmost is seen", seen == "welcome"
 """
 ### Changing a file copies it up
 
+That is the *[copy-up](glossary.md#copy-up)* of the picture.
 `/var/big` lies in `base` and holds 1 MiB. The container is going to add a single byte to it.
 """
 
@@ -562,7 +572,7 @@ publish.prove(clean_layers_solution)
 - **Live systems on read-only media** and OpenWrt routers have a compressed, read-only lower layer and a small writable upper one.
 - **runc, crun and bubblewrap** call `pivot_root`; `chroot` remains for builds and repairs.
 
-The same by hand, in a shell (no root needed; `unshare` makes the namespaces):
+The same in a shell (no root needed; `unshare` makes the namespaces):
 
 ```sh
 unshare --user --map-root-user --mount sh

@@ -11,9 +11,11 @@ against what does each piece defend?
 - read a container as what it is for the kernel: a list of system calls;
 - take one defence away and predict which attack comes back.
 
-**Time:** about 50 minutes. **You need** lessons [03](03_namespaces.ipynb), [04](04_cgroups.ipynb)
+**Time:** about 20 minutes to read, 30 for the exercises. **You need** lessons [03](03_namespaces.ipynb), [04](04_cgroups.ipynb)
 and [05](05_root_filesystems.ipynb). All attacks in this lesson are real, but they are
 aimed at canaries that labkit puts up for them, and they are bounded.
+
+[← 05 Root filesystems](05_root_filesystems.ipynb) · [Glossary](glossary.md) · [07 Start-up and density →](07_start_up_and_density.ipynb)
 """
 
 # %%
@@ -141,7 +143,7 @@ lesson.check("the 17th process was refused", groups and "can't fork" in bombed, 
 """
 ## Piece 4: capabilities decide what root may do
 
-Root's power is cut into pieces, the *capabilities*. In its user namespace the container's root has all of them. They count only for
+Root's power is cut into pieces, the **[capabilities](glossary.md#capability)**. In its user namespace the container's root has all of them. They count only for
 what the namespace owns, so it can mount (in its own mount namespace) and set the host name (of its own UTS namespace). That is no
 danger in itself. But each of these calls reaches code in the kernel that ordinary programs never reach, and code has errors.
 """
@@ -184,7 +186,7 @@ lesson.check("without CAP_SYS_ADMIN the container's root cannot mount", "mounted
 ## Piece 5: no_new_privs decides that it stays so
 
 A program file with the *set-user-ID* bit runs with the rights of its owner: that is how `sudo` and `passwd` work. So an ordinary user inside a
-container may become the container's root again. One bit of the process, `no_new_privs`, makes `execve(2)` ignore such bits; children inherit
+container may become the container's root again. One bit of the process, **[no_new_privs](glossary.md#no_new_privs)**, makes `execve(2)` ignore such bits; children inherit
 it, and nothing takes it back.
 
 labkit has attacks ready for use. `try_attack(attack, defence)` tries one of them at one level of defence and looks *from outside*
@@ -206,7 +208,7 @@ lesson.check("with no_new_privs a set-user-ID program gains nothing", not outcom
 ## Piece 6: a seccomp filter decides which system calls there are
 
 A process with no capabilities at all may still make a user namespace in which it has every capability. Then it may call `mount`
-again, and reach all that code again. A *seccomp filter* is a small program that the kernel runs at each system call, before anything else:
+again, and reach all that code again. A **[seccomp filter](glossary.md#seccomp-filter)** is a small program that the kernel runs at each system call, before anything else:
 it sees the number and the arguments, and says "go on", "fail with this error", or "kill".
 """
 
@@ -265,7 +267,15 @@ lesson.check("/proc/sys is read-only in the container", "Read-only" in attempt(W
 ## All pieces at once: a container is a list of system calls
 
 Without `security=` a `Container` has all of it. `plan_of` returns what will be done for it, between the `clone3(2)` that makes the
-child with its namespaces and the `execve(2)` that starts the program. Nothing is started for this; it is the plan. Steps that serve one
+child with its namespaces and the `execve(2)` that starts the program. Written out as the story of two processes:
+
+![Two life lines, parent and child, from top to bottom. The parent calls clone3 with flags for new namespaces, and the child is born into
+them, as nobody in particular. The child waits at a pipe. The parent writes uid_map and gid_map, puts the child into a cgroup, and writes
+a byte into the pipe. The child becomes root inside, builds its mounts and calls pivot_root, drops capabilities and sets no_new_privs,
+loads the seccomp filter, and calls execve: from here on it is the program, PID 1. The program ends, the kernel kills everything else in
+its PID namespace, and the parent's waitpid returns the exit status.](figures/clone.svg)
+
+(labkit's launcher is the parent; it joins the cgroup in the same call where the kernel allows it.) Nothing is started for this; it is the plan. Steps that serve one
 purpose are shown as one line, with their number and the first of them:
 """
 
@@ -341,7 +351,7 @@ charts.show(figure, alt="Table of attacks against levels of defence. Stopped fro
 
 # %% [markdown]
 """
-**What happened.** A cell names the error that the kernel gave, if it gave one: `ESRCH` means that the process to be killed does not exist *for
+**What happened.** A cell names the error that the kernel gave (its [errno](glossary.md#errno)), if it gave one: `ESRCH` means that the process to be killed does not exist *for
 the attacker*; `stopped` without an error means that the call worked, but without effect outside, or that the attacker was killed. As an
 ordinary user you start with fewer rights than root, so more is stopped in the first column already.
 """
@@ -492,7 +502,7 @@ locked.prove(my_locked_solution)
 - **Chrome's sandbox** puts its renderers into user, PID and network namespaces, an empty root, and a seccomp filter.
 - **systemd** offers them for any service: `NoNewPrivileges=`, `CapabilityBoundingSet=`, `SystemCallFilter=`, `ProtectKernelTunables=`.
 
-The same in the shell, with bubblewrap (limits come from `systemd-run`, a filter from a file descriptor):
+The same in a shell, with bubblewrap (limits come from `systemd-run`, a filter from a file descriptor):
 
 ```sh
 systemd-run --user --scope -p MemoryMax=64M -p TasksMax=16 \

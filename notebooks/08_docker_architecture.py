@@ -10,8 +10,10 @@ done what? And what exactly was said between them?
 - speak to a daemon yourself, over HTTP, and find your way in its API;
 - name the objects that a daemon manages, and say what becomes of them when client, daemon or container ends.
 
-**Time:** about 50 minutes. **You need** lesson [06](06_container_by_hand.ipynb). The daemon of this lesson is labkit's *engine*. It speaks the API of the Docker Engine, so the real
+**Time:** about 15 minutes to read, 30 for the exercises. **You need** lesson [06](06_container_by_hand.ipynb). The daemon of this lesson is labkit's *engine*. It speaks the API of the Docker Engine, so the real
 `docker` command and the `docker` Python package work with it; and you can read its source.
+
+[← 07 Start-up and density](07_start_up_and_density.ipynb) · [Glossary](glossary.md) · [09 Images and layers →](09_images_and_layers.ipynb)
 """
 
 # %%
@@ -39,11 +41,16 @@ can
 """
 ## Three parties
 
+![A client, the docker command or the Python SDK, sends HTTP requests over a unix socket to the daemon, dockerd or labkit's engine. The
+daemon keeps four kinds of objects: images, containers, networks, volumes. To start a container it asks the runtime, containerd and runc
+or labkit.container. The runtime makes the container and is done. A small process, the shim or labkit's keeper, is the parent of the
+container's process, PID 1, and passes its output and its exit status on; so client and daemon may come and go.](figures/daemon.svg)
+
 | party | what it is | what it needs |
 |---|---|---|
-| **client** (`docker`) | turns words into requests, shows the answers | the right to write to a socket |
-| **daemon** (`dockerd`, here labkit's engine) | keeps images, containers, networks, volumes; answers requests | the right to make namespaces, mounts, cgroups |
-| **runtime** (`containerd` and `runc`, here `labkit.container`) | makes one container, as in lesson 06 | the same, for a moment |
+| **[client](glossary.md#client)** (`docker`) | turns words into requests, shows the answers | the right to write to a socket |
+| **[daemon](glossary.md#daemon)** (`dockerd`, here labkit's engine) | keeps images, containers, networks, volumes; answers requests | the right to make namespaces, mounts, cgroups |
+| **[runtime](glossary.md#runtime)** (`containerd` and `runc`, here `labkit.container`) | makes one container, as in lesson 06 | the same, for a moment |
 
 We start a daemon. It is a process like any other, and it listens at a *unix socket*: an address that is a file.
 """
@@ -128,7 +135,7 @@ lesson.check("five requests make a docker run", status == 3 and output.startswit
 """
 ## Listening in
 
-Now the real clients. We put somebody in between: a *proxy* with a socket of its own, who passes every byte on and writes down who said what. In addition we ask the daemon
+Now the real clients. We put something in between: a *proxy* with a socket of its own, which passes every byte on and writes down who said what. In addition we ask the daemon
 what it does to containers; it announces that to anybody who asks (`GET /events`).
 """
 
@@ -264,10 +271,10 @@ long.remove(force=True)
 
 # %%
 lesson.quiz(
-    "Somebody may use the docker command on a server, and nothing else. What may he do there?",
+    "Somebody may use the docker command on a server, and nothing else. What may they do there?",
     [
-        lesson.Answer("Start containers, and nothing outside of them.", "docker run -v /:/host busybox chroot /host: and the machine is his."),
-        lesson.Answer("Everything that the daemon may.", "The daemon asks nobody who you are. Where it is root, you are root.", right=True),
+        lesson.Answer("Start containers, and nothing outside of them.", "docker run -v /:/host busybox chroot /host: and the machine is theirs."),
+        lesson.Answer("Everything that the daemon may.", "The daemon asks nobody who they are. Where it is root, so are they.", right=True),
         lesson.Answer("Read, but not write.", "A socket knows no such difference."),
     ],
 )
@@ -376,7 +383,7 @@ second.prove(my_exec_solution, here=can)
 - **Kubernetes** has its own protocol for this conversation, the *Container Runtime Interface*: the kubelet is the client, containerd or CRI-O the daemon.
 - `DOCKER_HOST=ssh://server docker ps` sends the conversation through SSH: encrypted, with the server's own accounts.
 
-The same in the shell:
+The same in a shell:
 
 ```sh
 labkit engine serve --socket docker.sock &

@@ -11,7 +11,9 @@ each take 73 MB in all?
 - write a Containerfile (a Dockerfile is the same), and say which of its lines make a layer;
 - explain the build cache: what a step depends on, why it missed, and how to order instructions so that it hits.
 
-**Time:** about 60 minutes. **You need** [lesson 05](05_root_filesystems.ipynb) (OverlayFS, whiteouts). Everything lies in one temporary folder, which the last cell removes.
+**Time:** about 25 minutes to read, 35 for the exercises. **You need** [lesson 05](05_root_filesystems.ipynb) (OverlayFS, whiteouts). Everything lies in one temporary folder, which the last cell removes.
+
+[← 08 Docker's architecture](08_docker_architecture.ipynb) · [Glossary](glossary.md) · [10 Container networks →](10_container_networks.ipynb)
 """
 
 # %%
@@ -56,7 +58,7 @@ for path in sorted(path for path in (store.root / "blobs").rglob("*") if path.is
 
 # %% [markdown]
 """
-These files are called *blobs*. Their names look like noise. What are they?
+These files are called **[blobs](glossary.md#blob)**. Their names look like noise. What are they?
 """
 
 # %%
@@ -99,7 +101,7 @@ for text in ("busybox", "alice/web:2", "localhost:5000/alice/web", "busybox@sha2
 A reference is `registry/repository:tag`. Without a registry it means `docker.io`, without an account `library`, without a tag `latest`, which
 is a tag like any other. Instead of the tag there may be a digest, after `@`.
 
-The store's `index.json` says to which blob a tag points. That blob is a *manifest*, and the manifest points on:
+The store's `index.json` says to which blob a tag points. That blob is a **[manifest](glossary.md#manifest)**, and the manifest points on:
 """
 
 # %%
@@ -118,7 +120,7 @@ print(json.dumps(manifest, indent=1)[:1300])
 # %% [markdown]
 """
 **Descriptors** are what images are tied together with: a media type, a digest and a size. The manifest has one for the *configuration* and one for
-each *layer*. The configuration says how to run the image, for which machines it is, and how it came about:
+each **[layer](glossary.md#layer)**. The configuration says how to run the image, for which machines it is, and how it came about:
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -599,7 +601,7 @@ shopping.prove(my_order_solution)
   with stages: exercise 1.
 - **Signatures and bills of materials** point to digests, never to tags.
 
-From the command line:
+The same in a shell:
 
 ```sh
 labkit setup images                              # the recipes of images/oci: busybox, python, web, ...
@@ -626,7 +628,7 @@ With Docker it is `docker build -t greeter FOLDER`, `docker images`, `docker his
 - A build step is found in the cache by the image below it, its instruction and its files; order instructions from rare to frequent changes.
 - The same input gives the same image if times and the network are kept out.
 
-Next: lesson 10, container networks.
+Next: [10 Container networks](10_container_networks.ipynb).
 
 """
 

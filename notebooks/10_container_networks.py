@@ -5,11 +5,13 @@
 **Question.** A new network namespace has one interface, and it is down. How does a container get an address, find others by name, reach the world, and be reached from it?
 
 **Afterwards you can**
-- connect two network namespaces by hand, with a pair of virtual cables' ends and a bridge;
+- connect two network namespaces by hand, with two virtual cables and a bridge;
 - say what an engine adds: addresses, names, NAT, isolation between networks, published ports;
 - connect and cut containers while they run, and read who can reach whom from a picture.
 
-**Time:** about 50 minutes. **You need** lessons [03](03_namespaces.ipynb) (network namespaces) and [08](08_docker_architecture.ipynb) (the engine).
+**Time:** about 15 minutes to read, 30 for the exercises. **You need** lessons [03](03_namespaces.ipynb) (network namespaces) and [08](08_docker_architecture.ipynb) (the engine).
+
+[← 09 Images and layers](09_images_and_layers.ipynb) · [Glossary](glossary.md) · [11 Volumes →](11_volumes.ipynb)
 """
 
 # %%
@@ -37,7 +39,7 @@ can
 """
 ## By hand: a bridge and two cables
 
-A *veth pair* is a cable with two ends: what goes in at the one comes out at the other. Put one end into a container's network namespace, plug the other into a *bridge* (a switch made of
+A **[veth pair](glossary.md#veth-pair)** is a cable with two ends: what goes in at the one comes out at the other. Put one end into a container's network namespace, plug the other into a **[bridge](glossary.md#bridge)** (a switch made of
 software), and do the same with a second container. Two containers without any network to begin with:
 """
 
@@ -100,7 +102,15 @@ lesson.check("two's counters have seen it", "10.77.0.2" in say(two, "arp", "-n")
 
 ## What an engine adds
 
-Now the engine, with a network of its own kind for us, and two containers on it:
+An engine lays such cables for you, and adds what the picture shows: names, a way out, a wall between networks, and a port as a way in.
+
+![Three containers, each in a network namespace of its own with an interface eth0. Cables, that is veth pairs, of web and shop end in the
+bridge of the network front; a second cable of shop and one of db end in the bridge of the network back. A name server at 127.0.0.11
+answers with the names of the container's own networks only. From front a way leads through NAT to the machine's interface and the world;
+back is internal and has none. A packet filter drops what would cross from front to back. A published port of the machine, 8080, leads to
+port 80 of web.](figures/network.svg)
+
+We start an engine, and build this picture:
 """
 
 # %%
@@ -226,7 +236,7 @@ guess_publish = lesson.predict(
     "Two containers publish their port 80, both at the machine's port 8080. What happens?",
     options=["both are reached, in turn", "the second one is refused", "the first one is cut off"],
     answer="the second one is refused",
-    why="A port of the machine can be listened at once. Inside, both may have their port 80: each has its own network namespace.",
+    why="A port of the machine can be listened at by one only. Inside, both may have their port 80: each has its own network namespace.",
 )
 guess_publish
 
@@ -262,7 +272,7 @@ lesson.check("an internal network has no default route", "default" not in routes
 
 # %%
 lesson.quiz(
-    "A container on a user-defined network was attacked, and the attacker can run commands in it. What can he reach?",
+    "A container on a user-defined network was attacked, and the attacker can run commands in it. What can they reach?",
     [
         lesson.Answer("The whole machine's network.", "Not from its network namespace."),
         lesson.Answer("Every container of the engine.", "Other networks are islands: a packet filter drops what goes across."),
@@ -346,7 +356,7 @@ cable.prove(my_cable_solution, here=can)
 - **Kubernetes** gives each *pod* an address, shared by its containers, and wants every pod to reach every other without NAT; plugins (CNI) do that. Who may talk to whom, a *NetworkPolicy* says.
 - **Service meshes** put a proxy beside each container, and take the decision from the network to the request.
 
-The same in the shell:
+The same in a shell:
 
 ```sh
 ip link add labkit-br type bridge; ip addr add 10.77.0.1/24 dev labkit-br; ip link set labkit-br up

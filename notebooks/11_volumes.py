@@ -10,7 +10,9 @@ where so that it surely does not?
 - choose among them, and predict what a restart, a replacement and a clean-up leave;
 - share data between containers, read-only where that is enough, and back a volume up.
 
-**Time:** about 40 minutes. **You need** lessons [05](05_root_filesystems.ipynb) (layers) and [08](08_docker_architecture.ipynb) (the engine).
+**Time:** about 10 minutes to read, 25 for the exercises. **You need** lessons [05](05_root_filesystems.ipynb) (layers) and [08](08_docker_architecture.ipynb) (the engine).
+
+[← 10 Container networks](10_container_networks.ipynb) · [Glossary](glossary.md) · [12 Registries →](12_registries.ipynb)
 """
 
 # %%
@@ -49,8 +51,8 @@ shared.mkdir()
 | place | how it is asked for | where the bytes are |
 |---|---|---|
 | writable layer | not at all: everything that is not mounted | a folder of the engine's, one for each container (lesson 05: `upper`) |
-| volume | `-v data:/volume` | a folder of the engine's, with a name and a life of its own |
-| bind mount | `-v /some/folder:/bind` | that folder of the host |
+| [volume](glossary.md#volume) | `-v data:/volume` | a folder of the engine's, with a name and a life of its own |
+| [bind mount](glossary.md#bind-mount) | `-v /some/folder:/bind` | that folder of the host |
 | tmpfs | `--tmpfs /tmpfs` | memory; nowhere, in the end |
 
 One container with all four:
@@ -356,7 +358,7 @@ secret.prove(my_secret_solution, here=can)
 - **Development** uses bind mounts: the source in the editor is the source in the container.
 - A bind mount of `/` or of the daemon's socket gives the host away (lesson 08).
 
-The same in the shell:
+The same in a shell:
 
 ```sh
 docker volume create data

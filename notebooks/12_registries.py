@@ -10,8 +10,10 @@ what its name stands for?
 - read the few HTTP requests of which `docker push` and `docker pull` consist, and send them by hand;
 - share an image under an account's name, and pin it so that nobody can change it under your feet.
 
-**Time:** about 45 minutes. **You need** [lesson 05](05_root_filesystems.ipynb). The registry of this lesson is a real one: Docker, Podman and
+**Time:** about 20 minutes to read, 25 for the exercises. **You need** [lesson 05](05_root_filesystems.ipynb). The registry of this lesson is a real one: Docker, Podman and
 skopeo can talk to it. It listens on this machine only, keeps everything in one temporary folder, and is gone after the last cell.
+
+[← 11 Volumes](11_volumes.ipynb) · [Glossary](glossary.md) · [13 Immutable infrastructure →](13_immutable_infrastructure.ipynb)
 """
 
 # %%
@@ -40,6 +42,13 @@ runnable
 
 Every registry, from the one on your laptop to the large public ones, answers the same HTTP requests. They are written down in the *OCI
 Distribution Specification*. All addresses begin with `/v2/`; the first one only says whether a registry is there.
+
+What a push and a pull consist of, you find again below, request by request:
+
+![Three life lines: alice's store, the registry, bob's store. Push: POST asks to mount the base layer from another repository, 201: it was
+there and is not sent. HEAD for the page's layer is answered 404; POST begins an upload, PUT sends its bytes with their digest, 201. The
+configuration goes the same way. Last of all PUT stores the manifest under the tag. Pull: GET the manifest by its tag; bob compares its
+digests with what he has; GET only the blobs that are missing; each is hashed on arrival, and refused if the digest is another one.](figures/registry.svg)
 
 Let us start one. `watch` is called for each request, so that we can see later what the tools really ask.
 """
@@ -115,7 +124,7 @@ lesson.check("the registry wants to know who asks", status == 401, got=status)
 # %% [markdown]
 """
 **What happened.** With the 401 came a *challenge*: where tokens are given out (`realm`). A client goes there with name and password, says what it
-wants to do (`scope`), and gets a *token*. It is good for some minutes and for that scope only. The password itself is not sent with every request.
+wants to do (`scope`), and gets a *[token](glossary.md#token)*. It is good for some minutes and for that scope only. The password itself is not sent with every request.
 """
 
 # %%
@@ -161,7 +170,7 @@ for part in parts:
 
 # %% [markdown]
 """
-This list is the *manifest*: a configuration and the layers, each named by its *digest*. A digest is the hash of the bytes. It says what to ask
+This list is the *manifest*: a configuration and the layers, each named by its *digest*. A [digest](glossary.md#digest) is the hash of the bytes. It says what to ask
 for, and whoever gets an answer can check it:
 """
 
@@ -405,7 +414,20 @@ lesson.check("and nothing of it stays", left == [], got=left)
 """
 **What happened.** Dave asked for a digest and got bytes with another one. That is all there is to it: whoever knows the right digest need trust neither
 the registry nor the network. What is left to trust is where the digest came from; signatures are for that.
+"""
 
+# %%
+lesson.quiz(
+    "Your machine pulled web:1 yesterday. Today it pulls web:2, which differs in one page of 2 KiB; the base has 80 MiB. What travels?",
+    [
+        lesson.Answer("80 MiB and 2 KiB", "The base layer's digest is in your store: nobody asks for it again."),
+        lesson.Answer("the layer with the page, a configuration and a manifest", "What is named by a digest that you have need not come.", right=True),
+        lesson.Answer("2 KiB", "Nearly. But the configuration names the layers, and the manifest names both: they are new blobs, too."),
+    ],
+)
+
+# %% [markdown]
+"""
 ## Exercise 1: push a blob by hand
 
 A push needs no tool. Write `upload()`, which stores the bytes `note` as a blob in the repository `alice/notes`, with nothing but `ask`, and
@@ -493,7 +515,7 @@ pinned.prove(pin_solution)
 - **Names are claims.** Attackers publish images under names that look like known ones. An account's name says who may push, nothing about what
   is inside.
 
-The same from a shell, with labkit, and with the tools you will meet elsewhere:
+The same in a shell, with labkit, and with the tools you will meet elsewhere:
 
 ```sh
 labkit registry adduser alice && labkit registry serve        # in a second shell from here on
@@ -517,6 +539,8 @@ skopeo inspect --tls-verify=false docker://localhost:5000/alice/web:1
 - What the other side has does not travel: it is shared, or mounted from another repository.
 - An account's name is the first part of a repository's name, and says who may push there.
 - A tag can be moved, a digest cannot. Whoever checks digests need not trust the registry.
+
+Next: [13 Immutable infrastructure](13_immutable_infrastructure.ipynb).
 """
 
 # %%

@@ -8,10 +8,12 @@ nothing that runs were ever changed, only replaced, and if a text said what shal
 **Afterwards you can**
 - run two applications side by side whose dependencies exclude each other, and say why that works;
 - deploy from a text: read a plan before it is carried out, and see that the second time there is nothing to do;
-- let a controller repair drift, roll an update forward and back, and say what Kubernetes adds to that.
+- let a reconciler repair drift, roll an update forward and back, and say what Kubernetes adds to that.
 
-**Time:** about 60 minutes. **You need** lessons [08](08_docker_architecture.ipynb) (client and daemon) and [09](09_images_and_layers.ipynb) (images). The
+**Time:** about 15 minutes to read, 40 for the exercises. **You need** lessons [08](08_docker_architecture.ipynb) (client and daemon) and [09](09_images_and_layers.ipynb) (images). The
 engine of this lesson is labkit's own; it starts empty and ends with the lesson.
+
+[← 12 Registries](12_registries.ipynb) · [Glossary](glossary.md) · [14 Capstone →](14_capstone.ipynb)
 """
 
 # %%
@@ -150,8 +152,8 @@ project = load_project(folder / "compose.yaml")
 """
 
 # %%
-controller = Reconciler(client.api, project)
-for action in plan_up(project, controller.actual(), image_ids(client.api, project)):
+reconciler = Reconciler(client.api, project)
+for action in plan_up(project, reconciler.actual(), image_ids(client.api, project)):
     print(action)
 
 # %%
@@ -167,14 +169,14 @@ guess_again = lesson.predict(
 guess_again
 
 # %%
-done = controller.step()
-print(len(done), "actions done;", len(controller.drift()), "left")
+done = reconciler.step()
+print(len(done), "actions done;", len(reconciler.drift()), "left")
 
 # %%
 guess_again.compare()
 
 # %%
-lesson.check("what is so already needs nothing", controller.drift() == [] and controller.step() == [], got=controller.drift())
+lesson.check("what is so already needs nothing", reconciler.drift() == [] and reconciler.step() == [], got=reconciler.drift())
 
 # %% [markdown]
 """
@@ -204,25 +206,34 @@ lesson.check("the service answers, and counts", '"version": "1"' in answer, got=
 """
 ## Drift, and who repairs it
 
-Things die. We kill one replica, and remove the other behind the controller's back:
+Things die. We kill one [replica](glossary.md#replica), and remove the other behind the reconciler's back:
 """
 
 # %%
 client.containers.get("labkit-shop-web-1").kill()
 client.containers.get("labkit-shop-web-1").wait()
 client.containers.get("labkit-shop-web-2").remove(force=True)
-for action in controller.drift():
+for action in reconciler.drift():
     print(action)
 
 # %%
-drift = [(action.kind, action.name) for action in controller.drift()]
+drift = [(action.kind, action.name) for action in reconciler.drift()]
 lesson.check("the drift has names", drift == [("start", "labkit-shop-web-1"), ("create", "labkit-shop-web-2")], got=drift)
-_ = controller.step()
-lesson.check("one step of the loop repairs it", controller.drift() == [], got=controller.drift())
+_ = reconciler.step()
+lesson.check("one step of the loop repairs it", reconciler.drift() == [], got=reconciler.drift())
 
 # %% [markdown]
 """
-A *controller* does nothing but this, again and again: look, compare, repair. Nobody tells it **how**; the text says **what**.
+A *reconciler* does nothing but this, again and again: look, compare, repair. Nobody tells it **how**; the text says **what**. (Kubernetes calls it a
+*controller*; here that word belongs to cgroups, lesson 04.) This is the
+**[reconcile loop](glossary.md#reconcile-loop)**:
+
+![A loop of four steps. Look: what is there? Compare: the desired state, a text with two replicas of version 2, with the actual state, one
+replica running and one gone. Plan: the difference, create replica 2; with no difference there is nothing to do. Act: ask the daemon,
+which changes the world. Then look again. From the left a person changes only the text; from the right things happen to the world: a
+process dies, somebody removes a container.](figures/reconcile.svg)
+
+And this is the one that you have just used:
 """
 
 # %%
@@ -235,14 +246,14 @@ slider, choose the other version, kill replicas as they come.
 """
 
 # %% tags=["nbval-ignore-output"]
-view = desired_view(controller, "web", {"1": {"VERSION": "1"}, "2": {"VERSION": "2"}})
+view = desired_view(reconciler, "web", {"1": {"VERSION": "1"}, "2": {"VERSION": "2"}})
 view
 
 # %%
 view.close()
-controller.project = project
-controller.step()
-lesson.check("after the view everything is as the text says", controller.drift() == [], got=controller.drift())
+reconciler.project = project
+reconciler.step()
+lesson.check("after the view everything is as the text says", reconciler.drift() == [], got=reconciler.drift())
 
 # %% [markdown]
 """
@@ -264,7 +275,7 @@ def visitors():
 second = replace(project, services={"web": replace(project.services["web"], environment={"VERSION": "2"})})
 crowd = threading.Thread(target=visitors)
 crowd.start()
-for action in controller.update(second):
+for action in reconciler.update(second):
     print(action)
 over.set()
 crowd.join()
@@ -300,7 +311,7 @@ guess_sick
 # %%
 sick = replace(second.services["web"], environment={"VERSION": "3"}, healthcheck=Health(("CMD", "false"), 0.2, 1, 0, 2))
 try:
-    controller.update(replace(second, services={"web": sick}))
+    reconciler.update(replace(second, services={"web": sick}))
 except ComposeError as error:
     print(error)
 
@@ -308,15 +319,15 @@ except ComposeError as error:
 guess_sick.compare()
 
 # %%
-lesson.check("everything is as it was", controller.drift() == [] and '"version": "2"' in visit("/visits"), got=controller.drift())
-_ = controller.roll_back()
+lesson.check("everything is as it was", reconciler.drift() == [] and '"version": "2"' in visit("/visits"), got=reconciler.drift())
+_ = reconciler.roll_back()
 lesson.check("one step further back is version 1", '"version": "1"' in visit("/visits"), got=visit("/visits"))
 
 # %% [markdown]
 """
 And the visits? Containers came and went, the counter did not: its volume is named in the text, and outlives them all (lesson 11).
 
-## Questions
+## A question
 """
 
 # %%
@@ -387,7 +398,7 @@ own_text.prove(my_text_solution, here=can)
 
 # %% [markdown]
 """
-## Exercise 2: the heart of a controller
+## Exercise 2: the heart of a reconciler
 
 `compare(wanted, there)` gets how many replicas are wanted, and what there is: a mapping from a replica's number to its state (`"running"` or `"exited"`). It
 returns what must be done, as a list of pairs: `("create", number)`, `("start", number)` or `("remove", number)`.
@@ -405,7 +416,7 @@ def settle(compare):
     return worlds
 
 # %% tags=["folded"]
-heart = lesson.exercise("Write the comparison that a controller runs on", steps=[
+heart = lesson.exercise("Write the comparison that a reconciler runs on", steps=[
     lesson.Step("it returns a list of pairs", look=lambda f: f(1, {1: "running"}), want=[],
                 hints=["With nothing to do, the list is empty."]),
     lesson.Step("every world comes to rest as it was wanted", look=settle, want=[True] * 4,
@@ -441,9 +452,9 @@ heart.prove(my_comparison_solution)
   and an API to which anybody may add kinds of things and controllers of their own.
 - **Terraform** compares a text with what cloud providers have, and prints a plan before it does anything: `terraform plan`, `terraform apply`.
 - **GitOps** (Argo CD, Flux) takes the wanted text from a git repository: deploying is merging, and going back is `git revert`.
-- Netflix and others bake whole virtual machine images in the same spirit. *Immutable infrastructure* is older than containers; they made it cheap.
+- Netflix and others bake whole disk images of virtual machines in the same spirit. *Immutable infrastructure* is older than containers; they made it cheap.
 
-The same in the shell:
+The same in a shell:
 
 ```sh
 labkit compose up --dry-run     # the plan
@@ -463,12 +474,12 @@ kubectl apply -f shop.yaml      # Kubernetes
 - An image carries its dependencies; two images may contradict each other on one kernel.
 - Nothing that runs is changed. What is wanted is written down, and what runs is made anew from it.
 - A plan is the difference between text and world; with no difference there is nothing to do.
-- A controller carries plans out for ever. Update, repair, scaling and going back are the same loop with another text.
+- A reconciler carries plans out for ever. Update, repair, scaling and going back are the same loop with another text.
 
 Next: [14 Capstone](14_capstone.ipynb).
 """
 
 # %%
-controller.down(volumes=True)
+reconciler.down(volumes=True)
 cleanup.close()
 lesson.check("engine, images and files are gone", engine.process.poll() == 0 and not folder.exists(), got=folder)

@@ -9,8 +9,10 @@
 - judge a container from outside, by ten checks of its effects;
 - say what your program costs against labkit's container and other people's, and where the time goes.
 
-**Time:** about 90 minutes. **You need** lessons [03](03_namespaces.ipynb) to [06](06_container_by_hand.ipynb). Work with their pages open; that is
+**Time:** about 15 minutes to read, 75 for the exercises. **You need** lessons [03](03_namespaces.ipynb) to [06](06_container_by_hand.ipynb). Work with their pages open; that is
 no cheating.
+
+[← 13 Immutable infrastructure](13_immutable_infrastructure.ipynb) · [Glossary](glossary.md)
 """
 
 # %%
@@ -58,7 +60,7 @@ has threads, and the kernel makes no user namespace for a process with threads.)
 | `inside(command, image, stage, gate, filter_program)` | the child: waits, builds, defends, becomes the command | 06 |
 | `docker_run(command, image, limits)` | the parent: makes the group and the child, waits, cleans up | 03, 04 |
 
-The layers below are labkit's: each function of `labkit.isolation` returns a list of `Step`s (system calls), and `perform(steps)` makes them.
+What lies below is labkit's: each function of `labkit.isolation` returns a list of `Step`s ([system calls](glossary.md#system-call)), and `perform(steps)` makes them.
 Have a look at the three you will need most:
 """
 
@@ -204,6 +206,7 @@ guess = lesson.predict(
 guess
 
 # %%
+guess.compare()
 kept = capabilities.names_of(capabilities.parse_capabilities(capabilities.DOCKER_DEFAULT))
 lesson.check("CAP_SETPCAP is among the capabilities that stay", "CAP_SETPCAP" in kept, got=kept)
 
@@ -227,7 +230,7 @@ task_defences.prove(lambda: capstone.program(image, pids=pids), here=can)
 """
 ## Piece 3: maps
 
-Root inside must be nobody outside. Who may decide that depends on who you are: root has all ids and gives away a range that nobody uses
+Root inside must be nobody outside; the [id maps](glossary.md#id-map) see to it. Who may decide that depends on who you are: root has all ids and gives away a range that nobody uses
 (`idmap.container_maps(idmap.own_maps())`); an ordinary user has `idmap.user_maps()`. Return the maps, and whether `newuidmap` must write them.
 This one is given; read it.
 """
@@ -245,7 +248,15 @@ lesson.check("uid 0 is mapped, so there is a root inside", capstone.maps()[0].ui
 """
 ## Piece 4: inside
 
-The child. It arrives with all namespaces made and as nobody in particular, because its id maps are not written yet: the parent does that, and then
+Pieces 4 and 5 are the two life lines of this picture, which you know from lesson 06:
+
+![Two life lines, parent and child, from top to bottom. The parent calls clone3 with flags for new namespaces, and the child is born into
+them, as nobody in particular. The child waits at a pipe. The parent writes uid_map and gid_map, puts the child into a cgroup, and writes
+a byte into the pipe. The child becomes root inside, builds its mounts and calls pivot_root, drops capabilities and sets no_new_privs,
+loads the seccomp filter, and calls execve: from here on it is the program, PID 1. The program ends, the kernel kills everything else in
+its PID namespace, and the parent's waitpid returns the exit status.](figures/clone.svg)
+
+Here is the child. It arrives with all namespaces made and as nobody in particular, because its id maps are not written yet: the parent does that, and then
 writes one byte into a pipe whose other end is `gate`. From then on: become root (`setresgid`, `setresuid`), name yourself, bring the
 loopback interface up, perform your steps, load the filter, become the command (`os.execvpe`). Two lines are about dying with the parent.
 """
@@ -357,7 +368,7 @@ lesson.check("starting Python costs more than the whole container", can and slow
 modules that are read. `runc` has the same trouble with Go and starts itself twice; `crun` is written in C for that very reason. A daemon that is
 there already, like labkit's launcher, does not pay at all. You have met the reason why Docker has one; lesson 08 gave the others.
 
-## Questions that remain
+## A question that remains
 """
 
 # %%
@@ -396,6 +407,8 @@ lesson.check("PID 1 survives its own kill -9", can and survived == "still here",
 - **runc** is this program in Go, with the OCI runtime specification as its input; **crun** is it in C, **youki** in Rust.
 - **bubblewrap** is it for a desktop: no root needed, no daemon, a command line instead of a specification. Flatpak starts every program with it.
 - **systemd-nspawn** is it as a part of systemd, for a whole distribution in a folder.
+
+The same in a shell:
 
 ```sh
 unshare --user --map-root-user --mount --pid --fork --net --ipc --uts --root=IMAGE /bin/sh   # the shortest docker run there is

@@ -28,7 +28,7 @@ from labkit.setup.steps import checkout_folder
 
 __all__ = ["copy_lessons", "main", "write_policy"]
 
-_LESSONS = ("*.ipynb", "figures")
+_LESSONS = ("*.ipynb", "glossary.md", "figures")
 
 
 def copy_lessons(source: Path, target: Path) -> list[str]:

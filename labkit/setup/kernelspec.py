@@ -27,6 +27,8 @@ _SETTINGS = "share/jupyter/lab/settings/overrides.json"
 _OVERRIDES: dict[str, Any] = {
     # Otherwise the first thing a student sees is a question about news of the Jupyter project.
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
+    # A link to a page of text (the glossary) opens the page, not its source.
+    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
 }
 
 

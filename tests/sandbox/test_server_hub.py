@@ -151,10 +151,10 @@ def test_the_servers_have_what_is_needed_of_the_command_line_only(students: dict
 def test_lessons_are_copied_once_and_never_over_the_students_own(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "figures").mkdir(parents=True)
-    for name in ("01_a.ipynb", "01_a.py", "figures/x.png"):
+    for name in ("01_a.ipynb", "01_a.py", "glossary.md", "figures/x.svg"):
         (source / name).write_text("lesson")
-    assert copy_lessons(source, target) == ["01_a.ipynb", "figures"]
-    assert sorted(os.listdir(target)) == ["01_a.ipynb", "figures"]
+    assert copy_lessons(source, target) == ["01_a.ipynb", "glossary.md", "figures"]
+    assert sorted(os.listdir(target)) == ["01_a.ipynb", "figures", "glossary.md"]
     (target / "01_a.ipynb").write_text("the student's")
     (source / "02_b.ipynb").write_text("new")
     assert copy_lessons(source, target) == ["02_b.ipynb"]

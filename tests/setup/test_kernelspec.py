@@ -38,12 +38,17 @@ def test_the_kernel_starts_and_answers(tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [sys.executable, "ok"]
 
 
-def test_jupyterlab_reads_the_settings_that_keep_the_news_away(tmp_path: Path) -> None:
+def test_jupyterlab_reads_the_settings_that_keep_the_news_away_and_render_text(tmp_path: Path) -> None:
     kernelspec.install(tmp_path, Path(sys.executable))
     script = (
         "import sys\nfrom jupyterlab_server.settings_utils import _get_overrides\n"
-        "print(_get_overrides(sys.argv[1])[0]['@jupyterlab/apputils-extension:notification'])\n"
+        "found = _get_overrides(sys.argv[1])[0]\n"
+        "print(found['@jupyterlab/apputils-extension:notification'])\n"
+        "print(found['@jupyterlab/docmanager-extension:plugin'])\n"
     )
     folder = tmp_path / "share/jupyter/lab/settings"
     result = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "{'checkForUpdates': False, 'fetchNews': 'false'}"
+    assert result.stdout.splitlines() == [
+        "{'checkForUpdates': False, 'fetchNews': 'false'}",
+        "{'defaultViewers': {'markdown': 'Markdown Preview'}}",
+    ]
