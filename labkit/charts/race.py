@@ -31,6 +31,7 @@ _TITLES = {
     "microvm": "micro VM, booted",
     "vm-restore": "micro VM, from a snapshot",
     "vm-hostroot": "VM on the host's files",
+    "vm-distribution": "VM with a distribution",
 }
 _CONCEPTS = {
     "process": "process",
@@ -40,6 +41,7 @@ _CONCEPTS = {
     "microvm": "vm",
     "vm-restore": "vm",
     "vm-hostroot": "vm",
+    "vm-distribution": "vm",
 }
 _WIDEST = "0000.0 (0000.0 to 0000.0), n = 000"
 

@@ -21,12 +21,13 @@ from labkit.measure.contenders import Contender
 from labkit.measure.programs import outside, program
 from labkit.measure.scratch import scratch_folder
 from labkit.vm.accel import accelerator
+from labkit.vm.distribution import Distribution, find_disk
 from labkit.vm.guest import Guest
 from labkit.vm.hostroot import HostRoot
 
 __all__ = ["MACHINES", "MICRO_MIB"]
 
-MICRO_MIB, HOSTROOT_MIB = 128, 512
+MICRO_MIB, HOSTROOT_MIB, DISTRIBUTION_MIB = 128, 512, 256
 _TRUE = ["/bin/true"]
 
 
@@ -71,6 +72,17 @@ def _hostroot(_: Path) -> Iterator[Contender]:
 
 
 @contextmanager
+def _distribution(_: Path) -> Iterator[Contender]:
+    disk = find_disk()
+
+    def start() -> None:
+        with Distribution(DISTRIBUTION_MIB) as guest:
+            _ask(guest)
+
+    yield Contender("vm-distribution", start, f"{disk.system} on a disk with systemd, {DISTRIBUTION_MIB} MiB")
+
+
+@contextmanager
 def _virtme_ng(_: Path) -> Iterator[Contender]:
     vng = program("vng")
     release = os.uname().release
@@ -86,5 +98,6 @@ MACHINES: Mapping[str, Callable[[Path], AbstractContextManager[Contender]]] = {
     "microvm": _microvm,
     "vm-restore": _restored,
     "vm-hostroot": _hostroot,
+    "vm-distribution": _distribution,
     "virtme-ng": _virtme_ng,
 }

@@ -34,7 +34,7 @@ NAMES = (
     "namespace:cgroup", "namespace:time", "namespaces", "container", "unshare", "bwrap", "crun", "runc", "podman", "docker",
 )  # fmt: skip
 #: Who takes part only when asked for: virtual machines, which take seconds (`labkit.measure.machines`).
-MACHINE_NAMES = ("microvm", "vm-restore", "vm-hostroot", "virtme-ng")
+MACHINE_NAMES = ("microvm", "vm-restore", "vm-hostroot", "vm-distribution", "virtme-ng")
 
 
 @dataclass(frozen=True, slots=True)

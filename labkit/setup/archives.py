@@ -24,7 +24,7 @@ from labkit.errors import FeatureMissing
 from labkit.setup.apt import QUIET, private_options, run_or_reason
 from labkit.setup.progress import Step
 
-__all__ = ["Archives", "archives", "unpack"]
+__all__ = ["Archives", "archives", "files_of", "unpack"]
 
 _DEPENDENCIES_ONLY = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 
@@ -46,6 +46,28 @@ class Archives:
             said = " ".join(done.stderr.split()).removeprefix("E: ").rstrip(".")
             raise FeatureMissing(f"apt-get cannot say what {package} needs: {said}.")
         return list(dict.fromkeys([package, *re.findall(r"^Inst (\S+) ", done.stdout, re.MULTILINE)]))
+
+    def system(self, packages: Sequence[str]) -> list[str]:
+        """Return ``packages``, as far as apt knows them, and all that they need on a machine that has nothing yet.
+
+        Raises: FeatureMissing.
+        """
+        nothing = self.work / "nothing"
+        nothing.touch()
+        self._find("base-files")  # else there are no lists, and private ones are fetched
+        shown = self._run(["apt-cache", "show", *(name for name in packages if not name.startswith("?"))]).stdout
+        there = re.findall(r"^Package: (\S+)$", shown, re.MULTILINE)
+        known = [name for name in packages if name.startswith("?") or name in there]
+        # ForceEssential: apt would take itself for essential; other caches: the machine's tell what the machine has.
+        options = (
+            f"-oDir::State::status={nothing}", "-opkgCacheGen::ForceEssential=none",
+            "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=",
+        )  # fmt: skip
+        words = ("-qq", "--simulate", "--no-install-recommends", "install", *known)
+        done = self._run(["apt-get", *words], later=options)
+        if done.returncode:
+            raise FeatureMissing(f"apt-get cannot put a system together: {' '.join(done.stderr.split())}.")
+        return re.findall(r"^Inst (\S+) ", done.stdout, re.MULTILINE)
 
     def related(self, package: str, pattern: str) -> list[str]:
         """Return the packages that ``package`` depends on, however indirectly, and whose names match ``pattern``."""
@@ -97,9 +119,9 @@ class Archives:
         done = self._run(command)
         return "" if done.returncode else done.stdout
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: Sequence[str], *, later: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [command[0], *self._options, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            [command[0], *self._options, *later, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
             check=False, env={**os.environ, **QUIET},
         )  # fmt: skip
 
@@ -116,17 +138,24 @@ def unpack(archive: Path, folder: Path, place_of: Callable[[PurePosixPath], Pure
 
     The archive is read as a stream, so what is left out never reaches the disk. Raises: FeatureMissing if it is damaged, OSError.
     """
+    with files_of(archive) as tar:
+        for member in tar:
+            place = place_of(PurePosixPath(member.name)) if member.isfile() else None
+            content = None if place is None else tar.extractfile(member)
+            if place is not None and content is not None:
+                target = folder / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
+
+
+@contextmanager
+def files_of(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Give the files of a ``.deb`` as a stream that is read once. Raises: FeatureMissing if it is damaged."""
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                for member in tar:
-                    place = place_of(PurePosixPath(member.name)) if member.isfile() else None
-                    content = None if place is None else tar.extractfile(member)
-                    if place is not None and content is not None:
-                        target = folder / place
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(content.read())
+                yield tar
         except tarfile.TarError as error:
             raise FeatureMissing(f"{archive.name} is damaged: {error}.", remedy="Try again.") from error
         finally:

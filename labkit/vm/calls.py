@@ -40,14 +40,14 @@ _NUMBERS = {
         "wait4": 61, "reboot": 169, "sethostname": 170, "setsid": 112, "mount": 165, "umount2": 166, "execve": 59,
         "clock_gettime": 228, "clock_settime": 227, "exit_group": 231, "openat": 257, "mkdirat": 258, "mknodat": 259,
         "symlinkat": 266, "unlinkat": 263, "renameat": 264, "fchmodat": 268, "ppoll": 271, "dup3": 292, "pipe2": 293,
-        "finit_module": 313, "pread64": 17, "clone": 56, "sync": 162, "pivot_root": 155, "getpid": 39,
+        "finit_module": 313, "rt_sigaction": 13, "pread64": 17, "clone": 56, "sync": 162, "pivot_root": 155, "getpid": 39,
     },
     "aarch64": {
         "read": 63, "write": 64, "close": 57, "mmap": 222, "ioctl": 29, "kill": 129, "fcntl": 25, "chdir": 49, "chroot": 51,
         "wait4": 260, "reboot": 142, "sethostname": 161, "setsid": 157, "mount": 40, "umount2": 39, "execve": 221,
         "clock_gettime": 113, "clock_settime": 112, "exit_group": 94, "openat": 56, "mkdirat": 34, "mknodat": 33,
         "symlinkat": 36, "unlinkat": 35, "renameat": 38, "fchmodat": 53, "ppoll": 73, "dup3": 24, "pipe2": 59,
-        "finit_module": 273, "pread64": 67, "clone": 220, "sync": 81, "pivot_root": 41, "getpid": 172,
+        "finit_module": 273, "rt_sigaction": 134, "pread64": 67, "clone": 220, "sync": 81, "pivot_root": 41, "getpid": 172,
     },
 }  # fmt: skip
 #: Since Linux 5.0 a call has one number on every machine.

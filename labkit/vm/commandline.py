@@ -6,9 +6,9 @@ saves the guest kernel an interpreter. On arm64 it is ``virt``, whose devices ar
 
 The guest has two serial ports: the console, where the kernel and whoever writes to /dev/console are heard, and the agent's
 line. QEMU gets its ends of the socket pairs and the guest's memory as open descriptors; it opens no path but the kernel's,
-the initramfs's and those of shared folders.
+the initramfs's, and those of a disk and of shared folders.
 
-Leaves out: disks, firmware settings, machines other than these two.
+Leaves out: firmware settings, machines other than these two.
 See: qemu(1); QEMU's documentation of microvm; Documentation/admin-guide/kernel-parameters.txt.
 """
 
@@ -104,6 +104,7 @@ def qemu_command(
         "-chardev", f"socket,id=monitor,fd={ends.monitor}", "-mon", "chardev=monitor,mode=control",
         *(word for number, (fd, mac) in enumerate(ends.networks) for word in _network_card(number, fd, mac)),
         *(word for number, share in enumerate(spec.shares) for word in _share(number, share)),
+        *(_disk(spec.disk, is_kept=spec.keeps_disk) if spec.disk is not None else ()),
         *spec.devices,
     ]  # fmt: skip
     return tuple(words)
@@ -156,6 +157,12 @@ def _network_card(number: int, fd: int, mac: str) -> list[str]:
         "-netdev", f"socket,id=net{number},fd={fd}",
         "-device", f"virtio-net-device,netdev=net{number},mac={mac}",
     ]  # fmt: skip
+
+
+def _disk(path: Path, *, is_kept: bool) -> list[str]:
+    # snapshot=on: what the guest writes goes into a file without a name, so several guests can start from one disk.
+    options = f"if=none,id=disk,format=raw,file={str(path).replace(',', ',,')},snapshot={'off' if is_kept else 'on'}"
+    return ["-drive", options, "-device", "virtio-blk-device,drive=disk"]
 
 
 def _share(number: int, share: Share) -> list[str]:

@@ -172,6 +172,8 @@ class Execution:
     def _add_child(self, calls: CallList, ends: Sequence[int]) -> list[Note]:
         """Add what the child does; return where the refusals of chdir and of each execve will stand."""
         calls.call("setsid")
+        # An agent that is not init ignores SIGPIPE, and what is ignored stays so through execve.
+        calls.call("rt_sigaction", signal.SIGPIPE, bytes(32), None, 8)
         for target, fd in enumerate((ends[0], ends[3], ends[5])):
             calls.call("dup3", fd, target, 0)
         refusals = [calls.note(8)]

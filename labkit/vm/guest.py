@@ -208,9 +208,10 @@ class Guest:
     def snapshot(self, path: Path, *, timeout_s: float = 60.0) -> None:
         """Save the machine, memory and all, to the file ``path``; it stands still meanwhile and goes on afterwards.
 
-        Raises: GuestError when the disk is full, with nothing left of the file.
+        Raises: GuestError when the disk is full, with nothing left of the file; InvalidState for a guest with a disk.
         """
         instance = self._alive()
+        self._demand_no_disk()
         with instance.port.lock:
             instance.port.wait(time.monotonic() + timeout_s)
             if not self._is_paused:
@@ -224,9 +225,10 @@ class Guest:
     def migrate(self, *, timeout_s: float = 60.0) -> Migration:
         """Move the running machine into a new QEMU process, and end the old one; return what it took.
 
-        Raises: GuestError if the machine could not move; then it runs on where it is.
+        Raises: GuestError if the machine could not move; then it runs on where it is. InvalidState for a guest with a disk.
         """
         old = self._alive()
+        self._demand_no_disk()
         with old.port.lock:
             old.port.wait(time.monotonic() + timeout_s)
             self._instance, migration = move(old, self.name, time.monotonic() + timeout_s, self._network)
@@ -244,6 +246,10 @@ class Guest:
         if self._instance is not None and self._owner_pid == os.getpid():
             self._is_closed = True
             self._instance.close()
+
+    def _demand_no_disk(self) -> None:
+        if self.spec.disk is not None:
+            raise InvalidState(f"{self.name} has a disk, which its state does not hold: use a guest without one.")
 
     def _started(self) -> Instance:
         if self._instance is None:

@@ -5,6 +5,7 @@
     QEMU               installed by apt-get as root; without root unpacked into the cache with the libraries it needs
     micro kernel       the distribution's kernel for clouds, unpacked from its package into the cache
     host-root kernel   the distribution's generic kernel, which has the 9p file system
+    distribution       when asked for: a disk with a small Debian (`labkit.vm.setup_disk`)
 
 Kernels are never installed, as root neither: that would change what the machine boots next time. Each thing is tried before it
 counts: QEMU runs a boot ROM, a kernel must be an ELF file and have the modules that guests need. Where there is no apt, a kernel of
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from labkit.errors import FeatureMissing, LabkitError
@@ -35,6 +37,7 @@ from labkit.vm.bootrom import ROMS
 from labkit.vm.kernel import GuestKernel, Kind, find_kernel, kernel_folder, store_kernel
 from labkit.vm.modules import with_dependencies
 from labkit.vm.packages import CANDIDATES, NEEDED_MODULES, PATTERN, QEMU_PACKAGES, installed_kernels, place_of
+from labkit.vm.setup_disk import set_up_disk
 from labkit.vm.vmlinux import unpack_kernel
 
 __all__ = ["KERNEL_BYTES", "QEMU_BYTES", "fetch_kernel", "set_up", "try_qemu"]
@@ -45,10 +48,15 @@ _TITLES: dict[Kind, str] = {"micro": "guest kernel for micro VMs", "hostroot": "
 _ROM_LIMIT_S = 20.0
 
 
-def set_up(progress: Progress, *, again: bool = False) -> list[str]:
-    """Get what is missing (all kernels anew if ``again``); return a sentence for each thing that could not be had."""
+def set_up(progress: Progress, *, again: bool = False, distribution: bool = False) -> list[str]:
+    """Get what is missing (all kernels anew if ``again``); return a sentence for each thing that could not be had.
+
+    ``distribution``: a disk with a small Debian, too.
+    """
     tasks: list[tuple[str, Callable[[Step], None]]] = [("QEMU", _get_qemu)]
     tasks += [(title, _kernel_task(kind, again=again)) for kind, title in _TITLES.items()]
+    if distribution:
+        tasks.append(("disk with a distribution", partial(set_up_disk, again=again)))
     progress.total = len(tasks)
     lacking = []
     for title, carry_out in tasks:

@@ -4,7 +4,7 @@ Nothing here starts anything. `labkit.vm.commandline` turns a `GuestSpec` into Q
 The spec is what two QEMU processes must have in common for a snapshot or a live migration: a saved machine only fits into an
 equal one.
 
-Leaves out: disks, graphics, firmware other than QEMU's own; several guests sharing memory.
+Leaves out: more than one disk, graphics, firmware other than QEMU's own; several guests sharing memory.
 See: qemu(1), QEMU's documentation of microvm and of migration.
 """
 
@@ -57,8 +57,9 @@ class GuestSpec:
     """A machine to start. ``kernel`` is an uncompressed ELF file (x86-64) or an Image (arm64).
 
     ``append`` are further words of the kernel's command line, ``devices`` further words of QEMU's. ``virtio`` gives the machine
-    a bus for virtio devices, which costs the boot a third of a second under emulation: shares and network cards need it.
+    a bus for virtio devices, which costs the boot a third of a second under emulation: shares, disks and network cards need it.
     ``cards`` are the MAC addresses of its network cards. ``modules`` are paths of kernel modules in the guest, in loading order; ``mounts`` follow them.
+    ``user`` is the user that QEMU becomes, for a caller that may choose: then kernel and shares are opened before.
     """
 
     kernel: Path
@@ -71,9 +72,12 @@ class GuestSpec:
     cards: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     virtio: bool = False
+    disk: Path | None = None
+    keeps_disk: bool = False
     modules: tuple[str, ...] = ()
     mounts: tuple[GuestMount, ...] = MICRO_MOUNTS
     hostname: str = "labkit-guest"
+    user: int = -1
     machine: str = os.uname().machine
 
     def __post_init__(self) -> None:
@@ -86,5 +90,5 @@ class GuestSpec:
             raise InvalidSpec(f"A guest's memory is counted in whole MiB, not in {self.memory_bytes} bytes.")
         if not 1 <= self.cpus <= 16:
             raise InvalidSpec(f"A guest has 1 to 16 CPUs, not {self.cpus}.")
-        if (self.shares or self.cards) and not self.virtio:
-            raise InvalidSpec("Shared folders and network cards need a virtio bus: set virtio=True.")
+        if (self.shares or self.cards or self.disk) and not self.virtio:
+            raise InvalidSpec("Shared folders, disks and network cards need a virtio bus: set virtio=True.")

@@ -65,6 +65,12 @@ def test_shares_and_cards_are_virtio_devices() -> None:
     assert 15 in ends.all
 
 
+def test_a_disk_is_a_virtio_device_that_keeps_nothing_unless_told() -> None:
+    said = words(replace(SPEC, virtio=True, disk=Path("/a,b")))
+    assert "-drive if=none,id=disk,format=raw,file=/a,,b,snapshot=on -device virtio-blk-device,drive=disk" in said
+    assert "snapshot=off" in words(replace(SPEC, virtio=True, disk=Path("/a"), keeps_disk=True))
+
+
 def test_a_machine_that_comes_in_needs_no_kernel() -> None:
     said = words(SPEC, incoming="fd:20")
     assert "-incoming fd:20" in said
@@ -84,6 +90,7 @@ def test_words_of_the_caller_come_last_and_win() -> None:
         ({"memory_bytes": (64 << 20) + 1}, "whole MiB"),
         ({"cpus": 0}, "1 to 16 CPUs"),
         ({"shares": (Share("x", Path("/")),)}, "virtio bus"),
+        ({"disk": Path("/x")}, "virtio bus"),
         ({"cards": ("52:54:00:00:00:01",)}, "virtio bus"),
     ],
 )
