@@ -24,6 +24,7 @@ __all__ = [
     "cache_folder",
     "find_busybox",
     "find_program",
+    "has_distribution",
     "has_machines",
     "is_static",
     "missing",
@@ -85,6 +86,11 @@ def has_machines() -> bool:
     """Say whether the emulator and the guest kernels of the virtual machines are there; `labkit.vm.setup` gets them."""
     kernels = (cache_folder() / "kernels" / kind / "kernel.json" for kind in ("micro", "hostroot"))
     return find_program(f"qemu-system-{os.uname().machine}") is not None and all(path.is_file() for path in kernels)
+
+
+def has_distribution() -> bool:
+    """Say whether there is the disk with a distribution that `labkit.vm.setup_disk` makes."""
+    return (cache_folder() / "distribution/disk.json").is_file()
 
 
 def is_static(program: Path) -> bool:

@@ -40,6 +40,7 @@ class Recorder:
         monkeypatch.setattr(Step, "run", self.pip)
         monkeypatch.setattr(parts, "missing", lambda wanted: [])
         monkeypatch.setattr(parts, "has_machines", lambda: self.has_machines)
+        monkeypatch.setattr(parts, "has_distribution", lambda: True)
         monkeypatch.setattr(Step, "execute", self.execute(Step.execute))
 
     def make(self, folder: Path, step: Step) -> None:

@@ -292,6 +292,12 @@ def _vm() -> str:
     return f"there is no {missing[0]} (labkit setup vm)" if missing else ""
 
 
+def _vm_distribution() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = f"{base}/labkit/distribution/disk.json"
+    return _vm() or ("" if os.path.isfile(path) else f"there is no {path} (labkit setup vm --distribution)")
+
+
 def _kernel_headers() -> str:
     missing = [name for name in ("sched.h", "mount.h", "prctl.h") if not os.path.isfile(f"/usr/include/linux/{name}")]
     return f"/usr/include/linux lacks {', '.join(missing)} (package linux-libc-dev)" if missing else ""
@@ -321,6 +327,7 @@ _PLAIN: dict[str, Callable[[], str]] = {
     "chromium": _chromium,
     "kvm": _kvm,
     "vm": _vm,
+    "vm-distribution": _vm_distribution,
     "kernel-headers": _kernel_headers,
 }
 #: Every feature that a test can require; NAME stands for any program or module.
