@@ -223,7 +223,7 @@ def _docker_image(store: ImageStore, found: _Found, entry: dict[str, Any]) -> Lo
     for name in names:
         store.tag(name, descriptor)
     if not names:
-        store.add(descriptor)
+        store.keep(descriptor)
     return Loaded(descriptor, tuple(name.canonical for name in names))
 
 

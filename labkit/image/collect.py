@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from labkit.image.store import ImageStore
 
 __all__ = [
-    "BUILD_CACHE",
     "UPLOAD_IDLE_S",
     "Collected",
     "Reachable",
@@ -42,8 +41,6 @@ __all__ = [
     "sweep",
 ]
 
-#: The kind of pins under which builds keep their results.
-BUILD_CACHE = "build-cache"
 #: After so long without a byte an unfinished upload is given up.
 UPLOAD_IDLE_S = 24 * 3600.0
 

@@ -23,12 +23,13 @@ from labkit.image import media_types
 from labkit.image.blobs import BlobStore, BlobWriter
 from labkit.image.descriptor import Descriptor
 from labkit.image.media_types import Compression, compression_of
-from labkit.image.pack import Packed, pack
 from labkit.image.tarstream import Readable
 from labkit.image.unpack import UnpackLimits
 
 if TYPE_CHECKING:
     import zstandard
+
+    from labkit.image.pack import Packed
 
 __all__ = ["Decompressor", "Layer", "LayerReader", "LayerWriter", "make_layer", "sniff_compression"]
 
@@ -267,6 +268,8 @@ def make_layer(
     latest_s: int | None = None, owner: tuple[int, int] | None = None,
 ) -> tuple[Layer, Packed]:  # fmt: skip
     """Pack ``folder`` (see `labkit.image.pack.pack`) into a new layer; return it, and what was packed."""
+    from labkit.image.pack import pack  # whoever only reads layers does without
+
     with LayerWriter(blobs, compression) as writer:
         packed = pack(folder, writer, is_layer=is_layer, latest_s=latest_s, owner=owner)
         return writer.commit(), packed

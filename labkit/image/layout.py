@@ -118,7 +118,7 @@ def take_descriptor(
     for name in names:
         store.tag(name, plain)
     if not names:
-        store.add(plain)
+        store.keep(plain)
     return Loaded(plain, tuple(name.canonical for name in names))
 
 

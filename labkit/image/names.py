@@ -25,11 +25,13 @@ from labkit.image.jsontext import canonical
 from labkit.image.lock import hold_new_file
 from labkit.image.manifest import Index
 
-__all__ = ["LAYOUT", "REF_NAME", "Entry", "Names", "Pins", "write_durably"]
+__all__ = ["BUILD_CACHE", "LAYOUT", "REF_NAME", "Entry", "Names", "Pins", "write_durably"]
 
 #: The annotation that holds an entry's name.
 REF_NAME = "org.opencontainers.image.ref.name"
 LAYOUT = canonical({"imageLayoutVersion": "1.0.0"})
+#: The kind of pins under which builds keep their results.
+BUILD_CACHE = "build-cache"
 _PIN_NAME = "labkit.pin.name"
 
 

@@ -2,7 +2,7 @@
 
 A container's changes lie in the upper folder of its overlay, in OverlayFS's terms; with ``is_layer`` they are written in the image's:
 whiteouts and opaque markers (`labkit.image.whiteout`). The files belong to the container's ids and may be closed to everybody else, so
-the confined child reads them (`labkit.image.confined`), and sees owners as the container does.
+the confined child reads them (`labkit.image.confined`), and sees owners as the container does. What starts it is loaded when it is needed.
 
 See: OCI Image Specification, layer.md ("Creating Layers"); https://reproducible-builds.org/specs/source-date-epoch/.
 """
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from labkit.image.confined import Confined, open_folder
 from labkit.linux.fds import pipe
 
 __all__ = ["Packed", "Writable", "pack"]
@@ -50,6 +49,8 @@ def pack(
     Files of ids that the container does not know (the machine's root) become "nobody" (65534), unless ``owner`` is given.
     Raises: ImageError, FeatureMissing, and what ``out`` raises.
     """
+    from labkit.image.confined import Confined, open_folder
+
     options = {"is_layer": is_layer, "latest_s": latest_s, "owner": owner}
     with ExitStack() as stack:
         folder_fd = stack.enter_context(open_folder(folder))

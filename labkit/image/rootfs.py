@@ -28,7 +28,6 @@ from typing import Any
 from labkit.errors import ImageError
 from labkit.image.blobs import BlobStore
 from labkit.image.config import ImageConfig, chain_ids
-from labkit.image.confined import Confined, open_folder, owners_here
 from labkit.image.descriptor import Descriptor, hex_of
 from labkit.image.layer import LayerReader
 from labkit.image.lock import hold_new_folder
@@ -178,6 +177,8 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
+    from labkit.image.confined import Confined, open_folder, owners_here  # see `labkit.image.unpack`
+
     with open_folder(path) as folder:
         if owners_here().kind == "user":
             options: dict[str, Any] = {}

@@ -18,17 +18,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labkit.errors import ImageError
-from labkit.image import collect, media_types, usage
+from labkit.image import media_types
 from labkit.image.blobs import BlobStore
 from labkit.image.config import ImageConfig
 from labkit.image.descriptor import Descriptor, Platform, hex_of, is_digest
 from labkit.image.lock import Lease
 from labkit.image.manifest import Index, Manifest, choose_platform, parse_manifest
-from labkit.image.names import Entry, Names, Pins
+from labkit.image.names import BUILD_CACHE, Entry, Names, Pins
 from labkit.image.reference import Reference
 from labkit.image.rootfs import LayerFolders
+
+# What removes and counts is loaded by who removes and counts: looking an image up is what everybody waits for.
+if TYPE_CHECKING:
+    from labkit.image.collect import Collected
+    from labkit.image.usage import Usage
 
 __all__ = ["Image", "ImageStore", "default_store", "state_folder"]
 
@@ -90,15 +96,7 @@ class ImageStore:
             self._names.save([*_keep_dangling(before, after, descriptor), Entry(name, descriptor)])
 
     def keep(self, descriptor: Descriptor) -> None:
-        """List a complete image without giving it a name, as a build without a tag does. Raises: ImageError if it is not complete."""
-        with self.blobs.lock.exclusive():
-            check_complete(self.blobs, descriptor)
-            before = self.entries()
-            if all(entry.descriptor.digest != descriptor.digest for entry in before):
-                self._names.save([*before, Entry("", descriptor)])
-
-    def add(self, descriptor: Descriptor) -> None:
-        """Keep an image that has no name, until `prune`. Raises: ImageError if it is not complete."""
+        """Keep an image that has no name, as a build without a tag does, until `prune`. Raises: ImageError if it is not complete."""
         with self.blobs.lock.exclusive():
             check_complete(self.blobs, descriptor)
             before = self.entries()
@@ -177,11 +175,13 @@ class ImageStore:
                 continue  # damaged, of another platform, or no image at all: `entries` has it
         return sorted(found.values(), key=lambda image: image.config.created, reverse=True)
 
-    def remove(self, which: str | Reference, *, force: bool = False) -> collect.Collected:
+    def remove(self, which: str | Reference, *, force: bool = False) -> Collected:
         """Take a name away; with the last name the image goes, and the blobs that nothing else needs.
 
         An id stands for the image's only name; with ``force`` for all of them. Raises: ImageError, InvalidSpec.
         """
+        from labkit.image import collect
+
         with self.blobs.lock.exclusive():
             descriptor = self._find(which)
             before = self.entries()
@@ -200,26 +200,30 @@ class ImageStore:
         collect.remove_scratch(trash)
         return replace(collected, untagged=tuple(gone))
 
-    def prune(self, *, all_unused: bool = False, build_cache: bool = False) -> collect.Collected:
+    def prune(self, *, all_unused: bool = False, build_cache: bool = False) -> Collected:
         """Remove images without a name (``all_unused``: all images that no lease holds) and what nothing needs.
 
         Unfinished uploads that have been idle for a day, half-done things of killed programs and, with ``build_cache``, the
         results that builds kept go, too.
         """
+        from labkit.image import collect
+
         with self.blobs.lock.exclusive():
             before = self.entries()
             leased = self.blobs.leases.leased()
             kept = [e for e in before if e.descriptor.digest in leased or (e.name and not all_unused)]
             self._names.save(kept)
             if build_cache:
-                self.pins.clear(collect.BUILD_CACHE)
+                self.pins.clear(BUILD_CACHE)
             collected, trash = collect.sweep(self)
             trash += collect.cache_mounts(self) if build_cache else []
         collect.remove_scratch(trash)
         return replace(collected, untagged=tuple(entry.name for entry in before if entry not in kept and entry.name))
 
-    def usage(self) -> usage.Usage:
+    def usage(self) -> Usage:
         """Return how many bytes each image and each layer takes, and which of them are shared."""
+        from labkit.image import usage
+
         return usage.measure(self)
 
     def lowers(self, image: Image) -> list[Path]:

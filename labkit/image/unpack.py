@@ -2,6 +2,7 @@
 
 `unpack` feeds the tar to the child (`labkit.image.confined`, `labkit.image.extract`) through a pipe and gives back what the child counted. The stream is
 read here, so that whatever it does on the way (checking a digest, decompressing) happens in parallel with the writing of files.
+What starts the child is loaded when there is something to unpack: a build whose steps are all in the cache does without it.
 
 Leaves out: resuming; what is in the folder after an error is the caller's to remove.
 See: OCI Image Specification, layer.md.
@@ -18,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labkit.errors import ImageError
-from labkit.image.confined import Confined, open_folder, owners_here
 from labkit.image.tarstream import Readable
 from labkit.linux.fds import Fd, pipe
 
@@ -48,6 +48,8 @@ class IdPolicy:
     @classmethod
     def here(cls) -> IdPolicy:
         """Return what is possible: with a single id (no range in /etc/subuid) everything belongs to it."""
+        from labkit.image.confined import owners_here
+
         return cls(keep_owners=owners_here().has_range)
 
 
@@ -71,6 +73,8 @@ def unpack(
     ``is_layer`` False the archive is plain: names like ``.wh.x`` mean nothing. The folder itself is given to the container's root.
     Raises: ImageError naming the entry, FeatureMissing where no user namespace can be made, and what ``stream`` raises.
     """
+    from labkit.image.confined import Confined, open_folder, owners_here
+
     limits = limits or UnpackLimits()
     ids = ids or IdPolicy.here()
     options = asdict(limits) | {"is_layer": is_layer, "keep_owners": ids.keep_owners}

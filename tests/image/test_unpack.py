@@ -53,13 +53,43 @@ def by_gnu_tar(data: bytes, target: Path) -> Path:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees())
 def test_random_archives_are_unpacked_as_gnu_tar_does(tmp_path: Path, nodes: list[Node]) -> None:
-    data = write_tar(nodes)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     try:
-        assert listing(unpacked(data, ours)) == listing(by_gnu_tar(data, theirs), root=(0, 0))
+        unpacked(write_tar(nodes), ours)
+        assert listing(ours) == listing(by_gnu_tar(write_tar(without_replaced_links(nodes)), theirs), root=(0, 0))
     finally:
         remove_tree(ours)
         remove_tree(theirs)
+
+
+def without_replaced_links(nodes: list[Node]) -> list[Node]:
+    """Leave links out that a later entry of the same name replaces: GNU tar confuses the two.
+
+    It makes a link that could lead out (absolute, or with ``..``) at its end only, and an empty file in its place until then, which it knows again by
+    its inode and times. The file that replaces it may have been given the same inode, and becomes the link.
+    """
+    return [
+        node
+        for number, node in enumerate(nodes)
+        if node.kind != "link" or all(later.path != node.path for later in nodes[number + 1 :])
+    ]
+
+
+@pytest.mark.parametrize("link", ["/etc/passwd", "../../..", "a", "nowhere"])
+@pytest.mark.parametrize("later", [FILE, FOLDER, HARD])
+def test_what_replaces_a_link_stays_and_what_the_link_led_to_is_untouched(
+    folder: Path, link: str, later: bytes
+) -> None:
+    before = Path("/etc/passwd").read_bytes()
+    target = unpacked(
+        tar(entry(FILE, "f", b"text"), entry(LINK, "a", link=link), entry(later, "a", link="f" if later == HARD else "")),
+        folder / "t",
+    )  # fmt: skip
+    status = (target / "a").lstat()
+    assert stat.S_ISDIR(status.st_mode) if later == FOLDER else stat.S_ISREG(status.st_mode)
+    assert status.st_size == {FILE: 0, HARD: 4}.get(later, status.st_size)
+    assert sorted(os.listdir(target)) == ["a", "f"]
+    assert Path("/etc/passwd").read_bytes() == before
 
 
 @pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

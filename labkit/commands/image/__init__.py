@@ -36,7 +36,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
 
 
 class _LateParser(argparse.ArgumentParser):
-    """A subcommand's parser, which gets its options when it is the one that parses."""
+    """A subcommand's parser, which gets its options, ``--help`` too, when it is the one that parses."""
 
     module_name = ""
 
@@ -47,6 +47,7 @@ class _LateParser(argparse.ArgumentParser):
         if self.module_name:
             module = importlib.import_module(self.module_name)
             self.module_name = ""
+            self.add_argument("-h", "--help", action="help", help="show this help message and exit")
             module.add_arguments(self)
             self.set_defaults(run_subcommand=module.run)
         return super().parse_known_args(args, namespace)
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of ``labkit image``."""
     subparsers = parser.add_subparsers(metavar="SUBCOMMAND", required=True, parser_class=_LateParser)
     for name, (module_name, help_line) in SUBCOMMANDS.items():
-        subparser = subparsers.add_parser(name, help=help_line, description=help_line[0].upper() + help_line[1:] + ".")
+        description = help_line[0].upper() + help_line[1:] + "."
+        subparser = subparsers.add_parser(name, help=help_line, description=description, add_help=False)
         subparser.module_name = module_name
 
 

@@ -49,9 +49,12 @@ from labkit.image.lock import hold_new_folder
 from labkit.image.reference import Reference
 from labkit.image.rootfs import remove_tree
 from labkit.image.store import ImageStore, default_store
-from labkit.image.unpack import IdPolicy, Readable, unpack
+from labkit.image.tarstream import Readable
+from labkit.image.unpack import IdPolicy, unpack
 
 __all__ = ["BuildResult", "StepResult", "build"]
+
+_LAST_EPOCH_S = 253_402_300_799  # the end of the year 9999: images write years with four digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +127,19 @@ def build(
 def _epoch(wanted: Epoch | None, arguments: Mapping[str, str]) -> tuple[Epoch, bool]:
     """Return the time to cut off at, and whether somebody asked for it. See: reproducible-builds.org, "SOURCE_DATE_EPOCH"."""
     if wanted is not None:
-        return wanted, True
+        return wanted if wanted == "now" else _checked_epoch(wanted), True
     text = arguments.get("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", ""))
     if not text:
         return FIXED_EPOCH_S, False
     if not (text.isascii() and text.isdigit()):
         raise InvalidSpec(f"SOURCE_DATE_EPOCH is {text!r}: it must be a number of seconds since 1970.")
-    return int(text), True
+    return _checked_epoch(int(text)), True
+
+
+def _checked_epoch(seconds: int) -> int:
+    if not 0 <= seconds <= _LAST_EPOCH_S:
+        raise InvalidSpec(f"No image can be of the time {seconds}: write seconds since 1970, up to {_LAST_EPOCH_S}.")
+    return seconds
 
 
 @contextmanager

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.image.collect import BUILD_CACHE
 from labkit.image.descriptor import Descriptor
 from labkit.image.jsontext import canonical
 from labkit.image.layer import Layer
+from labkit.image.names import BUILD_CACHE
 from labkit.image.store import ImageStore
 
 __all__ = ["Cache", "Question", "Record", "cache_folder"]

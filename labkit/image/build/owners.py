@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from labkit.container.users import resolve_user
 from labkit.image.build.errors import BuildError
 from labkit.image.build.items import Owner
 from labkit.image.build.tree import Entry
-from labkit.image.confined import owners_here
-from labkit.isolation import idmap
-from labkit.isolation.idmap import IdMapping
+
+if TYPE_CHECKING:
+    from labkit.isolation.idmap import IdMapping, IdMaps
 
 __all__ = ["named_owner", "owner_reader"]
 
@@ -27,14 +28,17 @@ def owner_reader() -> Callable[[Entry], Owner]:
 
     Without a range of ids everything belongs to the user outside, and to root inside.
     """
-    owners = owners_here()
-    if owners.kind == "user":
-        maps, _ = idmap.user_maps()
-    else:
-        maps = idmap.container_maps(idmap.own_maps())
+
+    @lru_cache(maxsize=1)
+    def maps() -> IdMaps:
+        # Only when an owner is asked for: a step that comes from the cache has none.
+        from labkit.image.confined import owners_here
+        from labkit.isolation import idmap
+
+        return idmap.user_maps()[0] if owners_here().kind == "user" else idmap.container_maps(idmap.own_maps())
 
     def owner_of(entry: Entry) -> Owner:
-        return Owner(_inner(entry.status.st_uid, maps.uids), _inner(entry.status.st_gid, maps.gids))
+        return Owner(_inner(entry.status.st_uid, maps().uids), _inner(entry.status.st_gid, maps().gids))
 
     return owner_of
 
@@ -53,6 +57,8 @@ def named_owner(chown: str, lowers: Sequence[Path], *, line: int) -> Owner:
     """
     if not chown:
         return Owner()
+    from labkit.container.users import resolve_user
+
     user, _, group = chown.partition(":")
     if user.isdigit() and not group:
         group = user

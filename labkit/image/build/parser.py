@@ -8,9 +8,8 @@ See: dockerfile(5); `labkit.image.build.lexer` for lines, `labkit.image.build.in
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from labkit.image.build import instructions as made
@@ -97,8 +96,8 @@ class _Reader:
             )
         reader = _READERS.get(self.keyword)
         if reader is None:
-            near = difflib.get_close_matches(self.keyword, _READERS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f"; there are {', '.join(sorted(_READERS))}"
+            near = _nearest(self.keyword, _READERS)
+            hint = f" (did you mean {near}?)" if near else f"; there are {', '.join(sorted(_READERS))}"
             raise self.error(f"unknown instruction: {self.keyword}{hint}")
         flags, self.rest = split_flags(self.rest, self.escape) if self.keyword in _FLAGS else ([], self.rest)
         self._read_flags(flags)
@@ -254,9 +253,16 @@ class _Reader:
 def _flag_refusal(keyword: str, name: str) -> str:
     if (keyword, name) in _REFUSED_FLAGS:
         return f"{keyword} --{name} is not supported: {_REFUSED_FLAGS[keyword, name]}"
-    near = difflib.get_close_matches(name, _FLAGS[keyword], n=1)
-    hint = f" (did you mean --{near[0]}?)" if near else ""
+    near = _nearest(name, _FLAGS[keyword])
+    hint = f" (did you mean --{near}?)" if near else ""
     return f"unknown flag: --{name}{hint}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return what somebody probably meant who wrote ``word``; empty if nothing is near."""
+    import difflib  # loaded for mistakes only
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
 
 
 def _heredoc_name(word: str) -> str:

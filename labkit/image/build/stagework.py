@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.image.build import instructions as made
 from labkit.image.build import settings
@@ -21,7 +21,6 @@ from labkit.image.build.copying import CopyPlan, Selected, check_sources, parse_
 from labkit.image.build.items import Items
 from labkit.image.build.job import Job
 from labkit.image.build.layerfile import write_layer
-from labkit.image.build.mounts import RunMount, parse_mount
 from labkit.image.build.owners import named_owner
 from labkit.image.build.parser import Containerfile, Stage
 from labkit.image.build.stages import stage_above
@@ -30,6 +29,9 @@ from labkit.image.build.step import Command, Step
 from labkit.image.build.tree import Tree
 from labkit.image.build.variables import expand_heredoc
 from labkit.image.layer import Layer
+
+if TYPE_CHECKING:
+    from labkit.image.build.mounts import RunMount
 
 __all__ = ["StageWork"]
 
@@ -172,10 +174,7 @@ class StageWork:
         if instruction.in_shell:
             words = (*(config.shell or settings.DEFAULT_SHELL), *_with_heredocs(instruction))
         arguments = self.arguments.for_run(self.env)
-        mounts = [
-            parse_mount(self._settings().text(text, instruction.line), line=instruction.line)
-            for text in instruction.mounts
-        ]
+        mounts = self._mounts(instruction) if instruction.mounts else []
         shared = {mount: self._mount_source(mount, instruction.line) for mount in mounts if mount.kind == "bind"}
         inputs = {path: checksum for selected in shared.values() for path, checksum in self._inputs(selected).items()}
         script = instruction.heredocs[0] if _is_script(instruction) else None
@@ -200,6 +199,12 @@ class StageWork:
         from labkit.image.build.running import run_command
 
         return run_command(self.job, self.state, command)
+
+    def _mounts(self, instruction: made.Run) -> list[RunMount]:
+        from labkit.image.build.mounts import parse_mount  # few commands have any
+
+        values = self._settings()
+        return [parse_mount(values.text(text, instruction.line), line=instruction.line) for text in instruction.mounts]
 
     def _mount_source(self, mount: RunMount, line: int) -> Selected:
         tree, where = self._source_tree(mount.from_stage, line)

@@ -8,10 +8,9 @@ See: OCI Image Specification, config.md.
 
 from __future__ import annotations
 
-import datetime
+import time
 from dataclasses import dataclass, replace
 
-from labkit.container.spec import DEFAULT_PATH
 from labkit.image.config import History, ImageConfig, RunConfig
 from labkit.image.descriptor import Descriptor, digest_of
 from labkit.image.layer import Layer
@@ -24,7 +23,7 @@ __all__ = ["State", "iso_time"]
 
 def iso_time(epoch_s: int) -> str:
     """Return a time as images write it: ``1970-01-01T00:00:00Z``."""
-    return datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,10 @@ class State:
         config = self.config.config
         if "PATH" in config.environment:
             return self
+        from labkit.container.spec import (
+            DEFAULT_PATH,
+        )  # a base image has one, and containers are not loaded for nothing
+
         config = replace(config, env=(f"PATH={DEFAULT_PATH}", *config.env))
         return State(replace(self.config, config=config, raw=b""), self.layers)
 

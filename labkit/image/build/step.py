@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from labkit.image.build.copying import Selected
 from labkit.image.build.job import Network
-from labkit.image.build.mounts import RunMount
 from labkit.image.config import RunConfig
 from labkit.image.layer import Layer
+
+if TYPE_CHECKING:
+    from labkit.image.build.mounts import RunMount
 
 __all__ = ["Command", "Step"]
 
