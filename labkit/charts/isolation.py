@@ -93,12 +93,28 @@ def draw_grid(axes: Axes, matrix: IsolationMatrix) -> None:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.grid(visible=False)
-        axes.set_title("Each kind of namespace hides its own thing")
+        axes.set_title(_grid_title(matrix))
         axes.set_xlabel("■ sees the host's      ○ has its own      × not probed here")
 
 
+def _grid_title(matrix: IsolationMatrix) -> str:
+    """Return the finding: with a machine among the columns, what only it has."""
+    machine = next((column for column in matrix.columns if column.place), None)
+    if machine is None:
+        return "Each kind of namespace hides its own thing"
+    others = {f.probe for column in matrix.columns if not column.place for f in column.findings if f.sees_host is False}
+    only = [f.title for f in machine.findings if f.sees_host is False and f.probe not in others]
+    return (
+        f"Only the machine has its own: {', '.join(only)}"
+        if only
+        else "The machine has nothing that namespaces have not"
+    )
+
+
 def name_of(column: Isolation) -> str:
-    """Return a short heading for a choice of namespaces: ``none``, ``pid``, ``pid+mount``, ``all``."""
+    """Return a short heading: ``none``, ``pid``, ``pid+mount``, ``all`` namespaces, or the machine's name."""
+    if column.place:
+        return column.place
     names = [_SHORT.get(name, name) for name in column.namespaces]
     return "none" if not names else "all" if len(names) >= 7 else "+".join(names)
 

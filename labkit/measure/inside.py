@@ -22,7 +22,7 @@ from labkit.linux.proc import read_cgroup, read_uid_map
 from labkit.linux.syscalls import mount
 from labkit.measure.inner_python import serve
 
-__all__ = ["LOOKS", "look", "main", "netns_cookie"]
+__all__ = ["LOOKS", "boot_id", "look", "main", "netns_cookie"]
 
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _CONNECT_TIMEOUT_S = 2.0
@@ -35,6 +35,12 @@ def netns_cookie() -> int | None:
             return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
         except OSError:
             return None
+
+
+def boot_id() -> str:
+    """Return the number that this kernel drew when it booted. See: proc_sys_kernel(5)."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
 
 
 def _process(request: dict[str, Any]) -> str:
@@ -91,6 +97,7 @@ LOOKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     },
     "cgroup": lambda _: {str(line.hierarchy_id): line.path for line in read_cgroup()},
     "clock": _clock,
+    "kernel": lambda _: {"release": os.uname().release, "boot_id": boot_id()},
 }
 
 

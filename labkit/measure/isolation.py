@@ -12,7 +12,7 @@ the canaries and the comparison.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,16 @@ from labkit.measure.inner_python import answer_of, inner_command, open_package
 from labkit.measure.record import Result
 from labkit.measure.witness import JUDGES, Witness, canaries
 
-__all__ = ["PROBES", "Finding", "Isolation", "IsolationMatrix", "Probe", "isolation_matrix", "probe_isolation"]
+__all__ = [
+    "KERNEL_PROBE",
+    "PROBES",
+    "Finding",
+    "Isolation",
+    "IsolationMatrix",
+    "Probe",
+    "isolation_matrix",
+    "probe_isolation",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +70,16 @@ class Finding(Result):
 
 @dataclass(frozen=True, slots=True)
 class Isolation(Result):
-    """All findings for one choice of namespaces (names as in ``/proc/PID/ns``). ``note`` says what had to be added."""
+    """All findings for one choice of namespaces (names as in ``/proc/PID/ns``). ``note`` says what had to be added.
+
+    ``place`` is where the process was if that was no set of namespaces of this kernel: a machine with a kernel of its own.
+    """
 
     namespaces: tuple[str, ...]
     findings: tuple[Finding, ...]
     elapsed_ms: float
     note: str = ""
+    place: str = ""
 
     def finding(self, probe: str) -> Finding:
         """Return the finding of ``probe``. Raises: KeyError."""
@@ -94,33 +107,33 @@ PROBES: tuple[Probe, ...] = (
     Probe("cgroup", "its place in the cgroups", "/proc/self/cgroup, compared with what the host reads", "cgroup"),
     Probe("clock", "time since boot", "CLOCK_BOOTTIME inside, compared with the host's", "time"),
 )
+#: A question that no namespace changes the answer of; asked beside machines (`labkit.measure.machine_isolation`).
+KERNEL_PROBE = Probe(
+    "kernel", "the kernel", "the number that a kernel draws at its boot (boot_id), on both sides", "a machine"
+)
 INSIDE_HOSTNAME = "labkit-inside"
 #: A week: nobody takes it for a measuring error.
 TIME_OFFSET_S = 7 * 24 * 3600
 
 
-def probe_isolation(namespaces: NS, *, timeout_s: float = 10.0) -> Isolation:
-    """Start a process in ``namespaces``, let it look, and return what it found; takes about 50 ms.
+def probe_isolation(namespaces: NS, *, timeout_s: float = 10.0, probes: Sequence[Probe] = PROBES) -> Isolation:
+    """Start a process in ``namespaces``, let it look, and return what it found for ``probes``; takes about 50 ms.
 
     Raises: SetupError, FeatureMissing, DeadlineExceeded.
     """
-    return _probe(namespaces, timeout_s=timeout_s, time_offset_s=TIME_OFFSET_S if NS.TIME in namespaces else 0)
-
-
-def _probe(namespaces: NS, *, timeout_s: float, time_offset_s: int) -> Isolation:
     began_ms = now_ms()
     with canaries() as host, open_package() as package:
         command = inner_command("inside", host.request, package_parent=package)
         mounts = [MountSpec("proc", "/proc")] if NS.PID in namespaces and NS.MNT in namespaces else []
         with Namespaced(
             command, namespaces=namespaces, hostname=INSIDE_HOSTNAME if NS.UTS in namespaces else "", mounts=mounts,
-            time_offset_s=time_offset_s, cwd="/", time_limit_s=timeout_s, streams=("pipe", "pipe", "pipe"),
+            time_offset_s=TIME_OFFSET_S if NS.TIME in namespaces else 0, cwd="/", time_limit_s=timeout_s, streams=("pipe", "pipe", "pipe"),
         ) as process:  # fmt: skip
             process.limits = Limits()  # a cgroup to be in, where one can be made: the probe "cgroup" looks for it
             process.start()
             seen = _answer(process)
             witness = Witness(host, process.pid, seen)
-            findings = tuple(_finding(probe, witness) for probe in PROBES)
+            findings = tuple(_finding(probe, witness) for probe in probes)
     return Isolation(names_of(namespaces), findings, now_ms() - began_ms, _note(namespaces))
 
 

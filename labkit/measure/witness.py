@@ -29,10 +29,10 @@ from labkit.linux.ipc import shared_segment
 from labkit.linux.mountinfo import read_mountinfo
 from labkit.linux.proc import read_cgroup
 from labkit.linux.syscalls import umount2
-from labkit.measure.inside import netns_cookie
+from labkit.measure.inside import boot_id, netns_cookie
 from labkit.measure.scratch import scratch_folder
 
-__all__ = ["JUDGES", "Canaries", "Witness", "canaries", "canary_process", "is_mounted", "unmount"]
+__all__ = ["JUDGES", "Canaries", "Witness", "canaries", "canary_process", "is_mounted", "kernel_words", "unmount"]
 
 #: The longest that a canary process lives if nobody ends it.
 _CANARY_S = 60
@@ -191,6 +191,16 @@ def _clock(witness: Witness, value: float) -> Judgement:
     return f"{own / 3600:.1f} h", f"{value / 3600:.1f} h", abs(own - value) < _CLOCK_TOLERANCE_S
 
 
+def _kernel(_: Witness, value: dict[str, str]) -> Judgement:
+    release, number = os.uname().release, boot_id()
+    return kernel_words(release, number), kernel_words(value["release"], value["boot_id"]), number == value["boot_id"]
+
+
+def kernel_words(release: str, number: str) -> str:
+    """Return a kernel as a reader sees it: its release, and the beginning of the number of its boot."""
+    return f"{release}, boot {number[:8]}"
+
+
 #: For each probe, how what it saw is compared with the host.
 JUDGES: dict[str, Callable[[Witness, Any], Judgement]] = {
     "pid": _pid,
@@ -204,4 +214,5 @@ JUDGES: dict[str, Callable[[Witness, Any], Judgement]] = {
     "uid": _uid,
     "cgroup": _cgroup,
     "clock": _clock,
+    "kernel": _kernel,
 }

@@ -69,3 +69,16 @@ def test_the_grid_and_its_words_agree() -> None:
     words = words_of_grid(matrix)
     assert "none: everything of the host is seen" in words
     assert "network: network interfaces, servers on 127.0.0.1" in words
+
+
+def test_a_machine_has_a_column_of_its_own_and_the_title_says_what_only_it_has() -> None:
+    everything, findings = isolation(*KINDS), list(isolation(*KINDS).findings)
+    kernel = [Finding("kernel", "the kernel", "6.1", text, sees) for text, sees in (("6.1", True), ("5.4", False))]
+    shared = Isolation(everything.namespaces, (*findings, kernel[0]), 1.0)
+    machine = Isolation((), (*findings, kernel[1]), 1.0, place="micro VM")
+    drawn, (axes,) = figure()
+    draw_grid(axes, IsolationMatrix(host_facts(), (shared, machine)))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["all", "micro VM"]
+    assert axes.get_title(loc="left") == "Only the machine has its own: the kernel"
+    assert "micro VM: its own PID" in words_of_grid(IsolationMatrix(host_facts(), (shared, machine)))
+    drawn.clear()

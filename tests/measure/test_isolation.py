@@ -10,7 +10,7 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.linux.constants import NS, NS_FILES
 from labkit.measure.inside import LOOKS
-from labkit.measure.isolation import PROBES, Isolation, IsolationMatrix, isolation_matrix, probe_isolation
+from labkit.measure.isolation import KERNEL_PROBE, PROBES, Isolation, IsolationMatrix, isolation_matrix, probe_isolation
 from labkit.measure.witness import JUDGES, canaries, is_mounted
 from tests.support import has, requires
 
@@ -81,9 +81,9 @@ def test_the_matrix_survives_json(matrix: IsolationMatrix) -> None:
 
 
 def test_every_probe_is_looked_for_judged_and_explained() -> None:
-    names = [probe.name for probe in PROBES]
-    assert names == list(LOOKS) == list(JUDGES)
-    assert all(probe.title and probe.method and probe.hidden_by for probe in PROBES)
+    probes = (*PROBES, KERNEL_PROBE)
+    assert [probe.name for probe in probes] == list(LOOKS) == list(JUDGES)
+    assert all(probe.title and probe.method and probe.hidden_by for probe in probes)
 
 
 def test_the_note_says_what_was_added(matrix: IsolationMatrix) -> None:
