@@ -31,11 +31,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image": ("labkit.commands.image", "list, look into, move and remove images"),
     "registry": ("labkit.commands.registry", "serve images to others, and log in at registries"),
     "race": ("labkit.commands.race", "measure how fast processes, namespaces and containers start"),
+    "record": ("labkit.commands.record", "keep this machine's measurements for machines that cannot measure"),
     "vm": ("labkit.commands.vm", "run commands in virtual machines, and labkit's own tests in one"),
     "ps": ("labkit.commands.ps", "list the containers that run now"),
     "engine": ("labkit.commands.engine", "serve the Docker Engine API to the docker client and its SDK"),
     "compose": ("labkit.commands.compose", "bring up, watch over and take down what a Compose file describes"),
-    "kernelspec": ("labkit.commands.kernelspec", "install, list or remove the kernel that runs the lessons in a sandbox"),
+    "kernelspec": (
+        "labkit.commands.kernelspec",
+        "install, list or remove the kernel that runs the lessons in a sandbox",
+    ),
     "clean": ("labkit.commands.clean", "remove what killed programs left behind"),
 }
 

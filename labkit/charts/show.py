@@ -14,19 +14,24 @@ import base64
 import html
 import io
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from labkit.charts.theme import DRAWN_DPI, SHOWN_DPI, context
+from labkit.charts.theme import DRAWN_DPI, RECORDED, SHOWN_DPI, context
 from labkit.errors import InvalidSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "checked_alt", "picture_html", "png_of", "show"]
+    from labkit.measure.recording import Recording
+
+__all__ = ["Picture", "checked_alt", "mark_recording", "picture_html", "png_of", "show"]
 
 #: More colours than a chart of flat areas has; a palette makes the file a third of its size.
 _COLOURS = 128
 _FEWEST_ALT_WORDS = 3
+#: What a line of small bold text takes.
+_LINE_IN, _LETTERS_PER_IN = 0.14, 12.5
 
 
 class Picture:
@@ -49,18 +54,32 @@ class Picture:
         }
 
 
-def show(figure: Figure, *, alt: str) -> None:
+def show(figure: Figure, *, alt: str, recording: Recording[Any] | None = None) -> None:
     """Show ``figure`` in the notebook with ``alt``, the sentence that says what a reader would see in it, and close it.
 
     Under nbval the sentence is compared, so it states what is true on every machine; live numbers belong into a cell
-    tagged ``nbval-ignore-output``. Raises: InvalidSpec if ``alt`` says nothing.
+    tagged ``nbval-ignore-output``. Where the numbers come from another machine, ``recording`` is written into the figure and
+    behind the sentence. Raises: InvalidSpec if ``alt`` says nothing.
     """
     checked_alt(alt)
     from IPython.display import display
 
+    if recording is not None:
+        mark_recording(figure, recording)
+        alt = f"{alt.rstrip('.')}. {recording}"
+
     picture = Picture(png_of(figure), alt=alt, width_px=round(figure.get_figwidth() * SHOWN_DPI))
     _close(figure)
     display(picture)  # type: ignore[no-untyped-call]
+
+
+def mark_recording(figure: Figure, recording: Recording[Any]) -> None:
+    """Write below the axes of ``figure`` that its numbers are a recording, and of which machine; it grows by these lines."""
+    width_in, height_in = figure.get_size_inches()
+    lines = textwrap.wrap(str(recording), max(30, int(width_in * _LETTERS_PER_IN)))
+    figure.set_size_inches(width_in, height_in + (len(lines) + 1) * _LINE_IN)
+    with context():
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold", color=RECORDED)
 
 
 def png_of(figure: Figure) -> bytes:

@@ -33,6 +33,7 @@ __all__ = [
     "INK",
     "LOOKS",
     "PAPER",
+    "RECORDED",
     "SHOWN_DPI",
     "Bar",
     "Look",
@@ -47,6 +48,8 @@ __all__ = [
 PAPER = "#ffffff"
 INK = "#222222"
 FAINT = "#d9d9d9"
+#: The colour of the words that say that a figure is a recording.
+RECORDED = "#8A4B00"
 #: Drawn at 144 pixels an inch and shown at 96, so that text is sharp on screens of both kinds.
 DRAWN_DPI = 144
 SHOWN_DPI = 96

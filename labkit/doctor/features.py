@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from labkit.errors import InvalidSpec
 
-__all__ = ["FEATURES", "LESSONS", "PACKAGES", "PROGRAMS", "Needs", "needs"]
+__all__ = ["FEATURES", "LESSONS", "PACKAGES", "PROGRAMS", "QEMU", "Needs", "needs"]
 
 #: Packages of Python that the course imports, by the names under which they are installed.
 PACKAGES = (

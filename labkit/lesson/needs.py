@@ -13,7 +13,7 @@ demand ``pass`` of the notebooks that are handed out.)
 
 The doctor answers, by trying, once a process: it takes a second or two.
 
-Leaves out: recordings of what a machine refuses.
+Leaves out: recordings of what a machine refuses (`labkit.lesson.recorded`, `labkit.lesson.stand_in`).
 See: `labkit.doctor`.
 """
 
@@ -26,6 +26,8 @@ from typing import Any
 from labkit.doctor import FEATURES, Feature, Report, examine
 from labkit.errors import InvalidSpec
 from labkit.lesson.display import note
+from labkit.lesson.progress import current_notebook
+from labkit.widgets.cells import running_shell
 
 __all__ = ["Need", "needs", "report"]
 
@@ -59,6 +61,7 @@ class Need:
 #: How long the second question may take; the doctor returns as soon as it has all answers.
 _PATIENT_S = 20.0
 _report: Report | None = None
+_stands_in = False
 
 
 def report(*, again: bool = False) -> Report:
@@ -81,7 +84,22 @@ def needs(*features: str) -> Need:
         raise InvalidSpec(f"The doctor knows no feature {unknown or features!r}: `labkit doctor` lists their names.")
     need = Need(features, answers=report())
     # On a slow or busy machine probes miss their deadline: a refusal is worth asking for twice.
-    return need or Need(features, answers=report(again=True))
+    need = need or Need(features, answers=report(again=True))
+    if not need and report()["user namespace"].state == "no":
+        _let_recordings_stand_in()
+    return need
+
+
+def _let_recordings_stand_in() -> None:
+    """From the next cell on, show what this lesson's cells gave elsewhere where they cannot run; once a process."""
+    global _stands_in
+    shell = running_shell()
+    if shell is None or _stands_in:
+        return
+    from labkit.lesson import stand_in  # only on a machine that refuses nearly everything
+
+    _stands_in = True
+    stand_in.begin(shell, rule=report()["user namespace"].rule, notebook=current_notebook())
 
 
 def _refusal(rule: str, items: Sequence[Feature]) -> str:

@@ -2,8 +2,8 @@
 
 Each module is one experiment that returns a frozen result with raw samples, units, clock and host; nothing here draws or
 prints. `startup` races processes, namespaces, containers and other people's tools; `density` starts many; `sampler` watches one;
-`isolation` looks out from inside; `attacks` tries to break out; `overhead` compares running programs. A result becomes JSON
-with ``to_json`` and comes back with ``from_json``.
+`isolation` looks out from inside; `attacks` tries to break out; `overhead` compares running programs; `recordable` keeps
+results for machines that cannot measure. A result becomes JSON with ``to_json`` and comes back with ``from_json``.
 
 See: `labkit.charts` for the drawing, `labkit.measure.stats` for medians and spreads.
 """
@@ -18,15 +18,18 @@ _HOME_OF = {
     "AttackTable": "labkit.measure.attacks",
     "DEFENCES": "labkit.measure.attacks",
     "Density": "labkit.measure.density",
+    "EXPERIMENTS": "labkit.measure.recordable",
     "HostFacts": "labkit.measure.hostfacts",
     "Isolation": "labkit.measure.isolation",
     "IsolationMatrix": "labkit.measure.isolation",
     "Overhead": "labkit.measure.overhead",
     "Race": "labkit.measure.startup",
+    "Recording": "labkit.measure.recording",
     "Row": "labkit.measure.startup",
     "Sample": "labkit.measure.sampler",
     "Sampler": "labkit.measure.sampler",
     "Series": "labkit.measure.density",
+    "Shown": "labkit.measure.recording",
     "Summary": "labkit.measure.stats",
     "attack_table": "labkit.measure.attacks",
     "busybox_rootfs": "labkit.measure.rootfs",
@@ -39,6 +42,7 @@ _HOME_OF = {
     "percentile": "labkit.measure.stats",
     "probe_isolation": "labkit.measure.isolation",
     "race": "labkit.measure.startup",
+    "recorded_or": "labkit.measure.recordable",
     "summarise": "labkit.measure.stats",
     "try_attack": "labkit.measure.attacks",
 }
@@ -48,15 +52,18 @@ __all__ = [
     "AttackTable",
     "DEFENCES",
     "Density",
+    "EXPERIMENTS",
     "HostFacts",
     "Isolation",
     "IsolationMatrix",
     "Overhead",
     "Race",
+    "Recording",
     "Row",
     "Sample",
     "Sampler",
     "Series",
+    "Shown",
     "Summary",
     "attack_table",
     "busybox_rootfs",
@@ -69,6 +76,7 @@ __all__ = [
     "percentile",
     "probe_isolation",
     "race",
+    "recorded_or",
     "summarise",
     "try_attack",
 ]
