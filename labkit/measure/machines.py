@@ -3,7 +3,7 @@
 Each is asked for the same as everybody: run ``/bin/true`` and be gone. A machine has a kernel to start before; what a snapshot saves is
 just that. Machines take part only when asked for, since they take a hundred times as long as everybody else.
 
-virtme-ng does what `labkit.vm.hostroot` does: a guest on the host's own files. It boots the kernel that the host is running.
+virtme-ng does what `labkit.vm.hostroot` does: a guest on the host's own files. It is given the same kernel, unpacked, and the same modules.
 
 Leaves out: machines with a disk and firmware of the usual kind.
 See: `labkit.vm.guest`, `labkit.vm.snapshot`, `labkit.vm.hostroot`, https://github.com/arighi/virtme-ng.
@@ -12,23 +12,27 @@ See: `labkit.vm.guest`, `labkit.vm.snapshot`, `labkit.vm.hostroot`, https://gith
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from labkit.errors import FeatureMissing, GuestError
+from labkit.errors import GuestError
 from labkit.measure.contenders import Contender
 from labkit.measure.programs import outside, program
 from labkit.measure.scratch import scratch_folder
+from labkit.setup.parts import search_path
 from labkit.vm.accel import accelerator
 from labkit.vm.distribution import Distribution, find_disk
 from labkit.vm.guest import Guest
 from labkit.vm.hostroot import HostRoot
+from labkit.vm.kernel import find_kernel
 
 __all__ = ["MACHINES", "MICRO_MIB"]
 
 MICRO_MIB, HOSTROOT_MIB, DISTRIBUTION_MIB = 128, 512, 256
 _TRUE = ["/bin/true"]
+_VIRTME_NG_S = 180.0  # under emulation, on a busy machine
 
 
 def _ask(guest: Guest) -> None:
@@ -85,12 +89,19 @@ def _distribution(_: Path) -> Iterator[Contender]:
 @contextmanager
 def _virtme_ng(_: Path) -> Iterator[Contender]:
     vng = program("vng")
-    release = os.uname().release
-    if not any(os.access(path, os.R_OK) for path in (f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz")):
-        raise FeatureMissing("It boots the host's own kernel, whose file is not on this machine or not readable.")
-    how = () if accelerator().is_kvm else ("--disable-kvm",)
-    words = ["--run", *how, "--memory", f"{HOSTROOT_MIB}M", "--cpus", "1", "--exec", "/bin/true"]
-    yield outside("virtme-ng", [vng, *words], "a guest on the host's files with the host's own kernel")
+    kernel = find_kernel("hostroot")
+    with scratch_folder() as folder:
+        # It finds modules beside a kernel by these names, and writes an index (depmod) and settings into folders of ours.
+        image = folder / f"boot/vmlinuz-{kernel.release}"
+        image.parent.mkdir()
+        image.symlink_to(kernel.path)
+        shutil.copytree(kernel.modules, folder / f"lib/modules/{kernel.release}")
+        how = () if accelerator().is_kvm else ("--disable-kvm",)
+        words = ["--run", str(image), *how, "--memory", f"{HOSTROOT_MIB}M", "--cpus", "1", "--exec", "/bin/true"]
+        path = f"{Path(vng).parent}:{search_path(os.environ.get('PATH', os.defpath))}"
+        variables = {"PATH": path, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
+        note = f"a guest on the host's files with the same kernel, {HOSTROOT_MIB} MiB"
+        yield outside("virtme-ng", [vng, *words], note, variables=variables, timeout_s=_VIRTME_NG_S)
 
 
 #: How each machine is prepared.

@@ -43,7 +43,14 @@ def program(name: str) -> str:
     return str(found)
 
 
-def outside(name: str, command: list[str], note: str, *, variables: Mapping[str, str] | None = None) -> Contender:
+def outside(
+    name: str,
+    command: list[str],
+    note: str,
+    *,
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Contender:
     """Try ``command`` once, with its errors read; ``variables`` are added to its environment.
 
     Raises: LabkitError with what it said.
@@ -51,14 +58,14 @@ def outside(name: str, command: list[str], note: str, *, variables: Mapping[str,
     environment = {**os.environ, **(variables or {})}
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise DeadlineExceeded(f"It took longer than {TIMEOUT_S:.0f} s.") from error
+        raise DeadlineExceeded(f"It took longer than {timeout_s:.0f} s.") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise LabkitError(f"It cannot run here: {said[-1] if said else f'exit status {done.returncode}'}.")
-    return Contender(name, lambda: run_program(command, environment), note)
+    return Contender(name, lambda: run_program(command, environment, timeout_s=timeout_s), note)
 
 
 def run_program(command: list[str], environment: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> None:
