@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 import time
 
@@ -10,7 +11,7 @@ import docker
 import pytest
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
-from tests.engine.support import IMAGE
+from tests.engine.support import IMAGE, Daemon
 from tests.support import requires
 
 pytestmark = requires("program:busybox", "userns")
@@ -63,6 +64,29 @@ def test_exec_run_joins_the_container(client: docker.DockerClient) -> None:
     assert (result.exit_code, result.output) == (4, b"1 2\ninner\n/tmp\n")
     both = container.exec_run(["sh", "-c", "echo out; echo err >&2"], demux=True)
     assert both.output == (b"out\n", b"err\n")
+
+
+def test_the_stream_begins_when_the_head_has_been_read(daemon: Daemon, client: docker.DockerClient) -> None:
+    # The SDK reads the head through a buffer, and the stream past it: what came with the head would be lost.
+    container = client.containers.run(IMAGE, ["sleep", "60"], detach=True)
+    made = client.api.exec_create(container.id, ["echo", "here"])["Id"]
+    request = (
+        b"POST /v1.44/exec/%s/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" % made.encode()
+    )
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(daemon.url.removeprefix("unix://"))
+        raw.sendall(request + b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+        time.sleep(0.2)  # a client that is not given the processor
+        head = raw.recv(1 << 16)
+        assert head.startswith(b"HTTP/1.1 101") and head.endswith(b"\r\n\r\n")
+        assert raw.recv(1 << 16).endswith(b"here\n")
+
+
+def test_no_output_of_a_short_program_is_lost(client: docker.DockerClient) -> None:
+    container = client.containers.run(IMAGE, ["sleep", "60"], detach=True)
+    said = [container.exec_run(["echo", str(number)]).output for number in range(60)]
+    assert said == [f"{number}\n".encode() for number in range(60)]
 
 
 def test_archives_go_in_and_come_out(client: docker.DockerClient) -> None:

@@ -12,6 +12,8 @@ See: RFC 9112; shutdown(2) (half-close).
 
 from __future__ import annotations
 
+import array
+import fcntl
 import http.server
 import io
 import json
@@ -19,6 +21,7 @@ import logging
 import socket
 import ssl
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Time limits: for the head of a request, between two requests, for one piece of an answer to be taken.
 HEAD_S, IDLE_S, SEND_S = 10.0, 120.0, 30.0
+#: How long the head of a hijacked connection may lie unread before the stream follows all the same.
+HEAD_TAKEN_S = 0.5
 #: A body must bring so many bytes within so long, or the client is dropped.
 SLOW_BYTES, SLOW_S = 2048, 30.0
 _MOST_DRAINED = 1 << 20
@@ -246,6 +251,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         )
         self.close_connection = True
         self._timed.is_body, self._timed.deadline_s = False, None
+        _wait_until_taken(self.sock)
         reply.serve(_HijackedPeer(self))
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -260,6 +266,21 @@ class Connection(http.server.BaseHTTPRequestHandler):
         with suppress(OSError):
             self._send(Json({"message": message or self.responses.get(code, ("error",))[0]}, code))
         del explain
+
+
+def _wait_until_taken(sock: socket.socket) -> None:
+    """Wait, for `HEAD_TAKEN_S` at most, until the client of a unix socket has read all that was sent to it.
+
+    A client that reads the head through a buffer and then goes on with the bare socket (the Python SDK does) loses what came
+    together with the head: the first words of a short program. The kernel tells only when it is asked (SIOCOUTQ).
+    """
+    deadline_s = time.monotonic() + HEAD_TAKEN_S
+    while sock.family == socket.AF_UNIX and time.monotonic() < deadline_s:
+        waiting = array.array("i", [0])
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)  # SIOCOUTQ, linux/sockios.h, is the same number
+        if not waiting[0]:
+            return
+        time.sleep(0.0002)
 
 
 Generator = type(_ for _ in ())
