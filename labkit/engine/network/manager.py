@@ -46,7 +46,7 @@ class Networks:
         self._folder, self._containers, self._events = folder, containers, events
         self._lock = threading.RLock()
         self._networks: dict[str, Network] = {}
-        self._links, self._ports = Links(), Ports()
+        self._links, self._ports = Links(routing_only=True), Ports()
         self.names = Names(containers, self.find)
         os.makedirs(folder, 0o700, exist_ok=True)
         self._load()
