@@ -13,6 +13,7 @@ import atexit
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from labkit.linux.fds import Fd
 __all__ = ["Answer", "LauncherClient", "launcher", "shutdown"]
 
 _ANSWER_TIMEOUT_S = 15.0
+_ANSWER_TIMEOUT = struct.pack("@ll", int(_ANSWER_TIMEOUT_S), 0)  # ABI: struct timeval, two longs
 _ANSWER_BYTES = 4096
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.container.resident import main; main(*sys.argv[2:])"
 
@@ -57,11 +59,18 @@ class LauncherClient:
         self._uses_cgroup2 = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
+        # By the kernel itself: `settimeout` would make Python ask poll(2) before each message.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, _ANSWER_TIMEOUT)
         self._control = ours
+        # The launcher listens to this and not to the socket. A message wakes its reader on the writer's own CPU, on the
+        # assumption that the writer waits for the answer (wake_up_interruptible_sync_poll in net/core/sock.c); but here the
+        # program makes a cgroup meanwhile, and the launcher has a clone to do.
+        self._bell = Fd(os.eventfd(0, os.EFD_CLOEXEC))
         # The cgroups of this program have one parent; the launcher must know it to remove them when the program is killed.
         names = [runfolder.base_folder(), self.name, default_parent(self.name).name]
         with theirs, Fd(os.pidfd_open(os.getpid())) as own_pidfd:
-            fds = [theirs.fileno(), own_pidfd.number]
+            fds = [theirs.fileno(), own_pidfd.number, self._bell.number]
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).resolve().parents[2]), *map(str, fds), *names],
                 pass_fds=fds, stdin=subprocess.DEVNULL, cwd="/",
@@ -71,6 +80,7 @@ class LauncherClient:
             greeting, _ = self._receive()
         except BaseException:
             ours.close()
+            self._bell.close()
             self.process.wait(timeout=_ANSWER_TIMEOUT_S)
             raise
         self.folder = str(greeting["folder"])
@@ -103,6 +113,7 @@ class LauncherClient:
             )
         try:
             socket.send_fds(self._control, [message], list(fds))
+            os.eventfd_write(self._bell.number, 1)
         except BrokenPipeError:
             raise InvalidState("The launcher has ended: run the cell again, and labkit starts a new one.") from None
 
@@ -147,11 +158,14 @@ class LauncherClient:
         return self._receive()
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        self._control.settimeout(_ANSWER_TIMEOUT_S)
         try:
             message, fds, _, _ = socket.recv_fds(self._control, _ANSWER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             message, fds = b"", []  # it was killed with a request unread
+        except BlockingIOError:
+            raise InvalidState(
+                f"The launcher did not answer within {_ANSWER_TIMEOUT_S:.0f} s: the machine is too busy, or the launcher stopped."
+            ) from None
         if not message:
             raise InvalidState("The launcher ended without an answer; run the cell again, and labkit starts a new one.")
         answer = pickle.loads(message)
@@ -164,7 +178,9 @@ class LauncherClient:
         if self.owner_pid == os.getpid() and self._control.fileno() >= 0:
             with suppress(BrokenPipeError):
                 self._control.send(pickle.dumps({"op": "end"}))
+                os.eventfd_write(self._bell.number, 1)
         self._control.close()
+        self._bell.close()
         if self.owner_pid == os.getpid():
             self.process.wait(timeout=_ANSWER_TIMEOUT_S)
 
@@ -188,6 +204,9 @@ def launcher() -> LauncherClient:
     global _current
     with _current_lock:
         if _current is None or _current.owner_pid != os.getpid() or not _current.alive:
+            if _current is not None:
+                atexit.unregister(_current.close)
+                _current.close()
             _current = LauncherClient()
             atexit.register(_current.close)
         return _current

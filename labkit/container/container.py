@@ -25,7 +25,7 @@ from labkit.container import hostlike
 from labkit.container.process import Completed, Exit, Process, Streams
 from labkit.container.spec import ALL_NAMESPACES, MountSpec, Rootfs, Security, Spec, check_spec
 from labkit.errors import InvalidSpec, InvalidState
-from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent, limits_met
+from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, LimitsMet, default_parent, limits_met
 from labkit.linux.constants import NS
 
 __all__ = ["Container", "Namespaced", "run"]
@@ -122,17 +122,24 @@ class _Life:
 
     def wait(self, timeout_s: float | None = None) -> Exit:
         """Wait for the program's end and say what it was, limits included. Raises: DeadlineExceeded, InvalidState."""
-        return self._with_limits(self._process.wait(timeout_s))
+        met = None
+        # Read while the launcher collects the program. Without a PID namespace some of it may still run by then.
+        if self._exit is None and self.spec.has(NS.PID) and self._process.has_ended(timeout_s):
+            met = self._limits_met()
+        return self._with_limits(self._process.wait(timeout_s), met)
 
     def communicate(self, data: bytes = b"", *, timeout_s: float | None = None) -> Completed:
         """Feed ``data`` to standard input, collect both outputs, and wait. Raises: DeadlineExceeded, InvalidState."""
         done = self._process.communicate(data, timeout_s=timeout_s)
         return replace(done, exit=self._with_limits(done.exit))
 
-    def _with_limits(self, exit_: Exit) -> Exit:
+    def _limits_met(self) -> LimitsMet | None:
+        return None if self.cgroup is None else limits_met(self.cgroup)
+
+    def _with_limits(self, exit_: Exit, met: LimitsMet | None = None) -> Exit:
         """Add what the cgroup saw: which limits the program met."""
-        if self._exit is None and self.cgroup is not None:
-            met = limits_met(self.cgroup)
+        met = met or (self._limits_met() if self._exit is None else None)
+        if met is not None:
             exit_ = replace(
                 exit_,
                 oom_killed=met.oom_kills > 0,

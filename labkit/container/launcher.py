@@ -30,18 +30,17 @@ from __future__ import annotations
 
 import array
 import errno
-import json
 import os
 import pickle
 import select
 import signal
 import socket
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from labkit.container import runfolder
+from labkit.container.jobs import Jobs
 from labkit.container.messages import MESSAGE_BYTES
 from labkit.container.outcome import SetupFailed, wait_for_exec, wait_for_own_descriptors
 from labkit.container.plan import (
@@ -62,40 +61,29 @@ from labkit.linux.syscalls import prctl
 
 __all__ = ["Launcher"]
 
-_MOST_FDS = 64
-
-
-@dataclass(slots=True)
-class Job:
-    """A child that runs: where its end is reported and when it must be over."""
-
-    pid: int
-    pidfd: int
-    exit_fd: int
-    deadline_s: float | None
-    has_pid_namespace: bool
-    name: str
-    timed_out: bool = False
+_ANCILLARY_BYTES = socket.CMSG_LEN(64 * 4)  # so many descriptors at most
 
 
 class Launcher:
     """Serves one program over ``control``; made and run by `labkit.container.resident`."""
 
-    def __init__(self, control: socket.socket, folder: runfolder.RunFolder, program_pidfd: int) -> None:
+    def __init__(self, control: socket.socket, folder: runfolder.RunFolder, program_pidfd: int, bell: int) -> None:
         self.control = control
         #: Readable at the program's end, even if a forked child of it still holds the socket open.
         self.program_pidfd = program_pidfd
         self.name = os.path.basename(folder.path)
         self.folder = folder
-        self.jobs: dict[int, Job] = {}
         self.prepared: Prepared | None = None
         #: The program said goodbye; otherwise it was killed, and its cgroups are ours to remove.
         self.was_dismissed = False
         #: This kernel enters a time namespace at fork only, not at execve (before Linux 6.3, or with children that are copies).
         self.needs_fork_for_time = False
-        self.unwritten: dict[str, dict[str, Any]] = {}
         self.poll = select.epoll()
-        self.poll.register(control, select.EPOLLIN)
+        self.jobs = Jobs(self.poll, folder)
+        # Rung after each message. The socket itself tells only of its end: see `labkit.container.client` for why.
+        self.bell = bell
+        self.poll.register(bell, select.EPOLLIN | select.EPOLLET)
+        self.poll.register(control, select.EPOLLHUP)
         self.poll.register(program_pidfd, select.EPOLLIN)
         self.arena = Arena()
         self.buffer = bytearray(MESSAGE_BYTES)
@@ -104,32 +92,27 @@ class Launcher:
     def serve(self) -> None:
         """Answer requests and report ends until the program closes its side."""
         while True:
-            events = self.poll.poll(self._timeout_s())
+            events = self.poll.poll(self.jobs.timeout_s())
             for fd, _ in events:
-                if fd in self.jobs:
-                    self._reap(self.jobs[fd])
-                elif fd == self.program_pidfd or not self._answer():
+                if (job := self.jobs.running.get(fd)) is not None:
+                    self.jobs.reap(job)
+                elif fd == self.program_pidfd or not self._answer_all() or fd != self.bell:
                     return
-            self._enforce_deadlines()
+            self.jobs.enforce_deadlines()
             if not events:
-                self._write_entries()
+                self.jobs.write_entries()
 
-    def _timeout_s(self) -> float | None:
-        if self.unwritten:
-            return 0.005  # a moment of quiet, in which the entries are written
-        deadlines = [job.deadline_s for job in self.jobs.values() if job.deadline_s is not None and not job.timed_out]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+    def _answer_all(self) -> bool:
+        """Carry out every request that has come; return False when the program is gone."""
+        while True:
+            try:
+                message, fds = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            if not self._answer(message, fds):
+                return False
 
-    def _enforce_deadlines(self) -> None:
-        now = time.monotonic()
-        for job in self.jobs.values():
-            if job.deadline_s is not None and now >= job.deadline_s and not job.timed_out:
-                job.timed_out = True
-                signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
-
-    def _answer(self) -> bool:
-        """Carry out one request; return False when the program is gone."""
-        message, fds = self._receive()
+    def _answer(self, message: memoryview, fds: list[int]) -> bool:
         if not message:
             return False
         # The program at the other end runs as the same user, from the same files: its pickles are as good as its word.
@@ -161,20 +144,14 @@ class Launcher:
             os.close(fd)
         return True
 
-    def _receive(self) -> tuple[memoryview, list[int]]:
+    def _receive(self, flags: int = 0) -> tuple[memoryview, list[int]]:
         # Into one buffer that stays: a fresh one of this size would be mapped and unmapped for each message.
-        ancillary_bytes = socket.CMSG_LEN(_MOST_FDS * 4)
-        length, ancillary, _, _ = self.control.recvmsg_into([self.buffer], ancillary_bytes, socket.MSG_CMSG_CLOEXEC)
+        flags |= socket.MSG_CMSG_CLOEXEC
+        length, ancillary, _, _ = self.control.recvmsg_into([self.buffer], _ANCILLARY_BYTES, flags)
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
         return memoryview(self.buffer)[:length], list(fds)
-
-    def _write_entries(self) -> None:
-        """Note the new containers for ``labkit ps``; those that have ended meanwhile never needed it."""
-        for name, entry in self.unwritten.items():
-            self.folder.write_entry(name, entry)
-        self.unwritten.clear()
 
     def _op_prepare(self, request: dict[str, Any]) -> None:
         """Begin with all that needs only the spec; the program makes the cgroup meanwhile. There is no answer."""
@@ -192,11 +169,9 @@ class Launcher:
         """
         program, spec = Program(prepared.last_steps, self.arena, after=prepared.plan), prepared.spec
         # The cgroup namespace comes later, in the child.
-        flags = NS(spec.namespaces) & ~NS.CGROUP | CloneFlag.CLEAR_SIGHAND
+        flags = _clone_flags(spec.namespaces, early=not late)
         if late:
             program.fill(late)
-        else:
-            flags |= CloneFlag.FILES
         # A process that changed its ids hides its /proc/PID; the child inherits or shares that mark, and its id maps
         # are files there.
         prctl(Prctl.SET_DUMPABLE, 1)
@@ -254,7 +229,7 @@ class Launcher:
             raise SetupFailed("spawn", 0, "no child was made")
         tty_fd = self._let_go(prepared, child, hold=request.get("hold", False))
         prepared.child = None
-        self._register(request["name"], spec, child.pid, child.pidfd, exit_fd=exit_fd, hostname=prepared.hostname)
+        self.jobs.register(request["name"], spec, child.pid, child.pidfd, exit_fd=exit_fd, hostname=prepared.hostname)
         return {"pid": child.pid, "notes": tuple(prepared.notes)}, [child.pidfd] + (
             [tty_fd] if tty_fd is not None else []
         )
@@ -289,7 +264,7 @@ class Launcher:
     def _write_outside_files(self, spec: Spec, pid: int) -> None:
         """Write what only somebody outside the child may: its id maps, its clock offsets, its OOM score."""
         try:
-            if NS.USER in NS(spec.namespaces):
+            if spec.has(NS.USER):
                 write_maps(pid, self.preparer.maps)
             if spec.time_offset_s and not self.needs_fork_for_time:
                 text = f"monotonic {spec.time_offset_s} 0\nboottime {spec.time_offset_s} 0\n"
@@ -326,62 +301,19 @@ class Launcher:
                 if program.refused is not None and pid > 0:
                     os.waitpid(pid, 0)
         pidfd = os.pidfd_open(pid)
-        self._register(request["name"], spec, pid, pidfd, exit_fd=exit_fd, hostname=spec.hostname)
+        self.jobs.register(request["name"], spec, pid, pidfd, exit_fd=exit_fd, hostname=spec.hostname)
         return {"pid": pid}, [pidfd] + ([tty_fd] if tty_fd is not None else [])
-
-    def _register(self, name: str, spec: Spec, pid: int, pidfd: int, *, exit_fd: int, hostname: str) -> None:
-        deadline_s = None if spec.time_limit_s is None else time.monotonic() + spec.time_limit_s
-        self.jobs[pidfd] = Job(pid, pidfd, os.dup(exit_fd), deadline_s, NS.PID in NS(spec.namespaces), name)
-        self.poll.register(pidfd, select.EPOLLIN)
-        entry = {"name": name, "pid": pid, "command": spec.command, "hostname": hostname, "started_s": time.time()}
-        self.unwritten[name] = entry
-
-    def _reap(self, job: Job) -> None:
-        """Collect a child that has ended and write how it ended into its exit pipe."""
-        _, status, usage = os.wait4(job.pid, 0)
-        self.poll.unregister(job.pidfd)
-        del self.jobs[job.pidfd]
-        if not job.has_pid_namespace:
-            self._end_orphans()
-        report = {
-            "status": os.waitstatus_to_exitcode(status),
-            "timed_out": job.timed_out,
-            "user_s": usage.ru_utime,
-            "system_s": usage.ru_stime,
-        }
-        # What is released is released before the program hears of the end and may look.
-        os.close(job.pidfd)
-        if self.unwritten.pop(job.name, None) is None:
-            self.folder.remove_entry(job.name)
-        try:
-            os.write(job.exit_fd, json.dumps(report).encode())
-        except BrokenPipeError:
-            pass  # nobody waits any more
-        os.close(job.exit_fd)
-
-    def _end_orphans(self) -> None:
-        """Kill what a program without a PID namespace left behind: its orphans became ours (child subreaper)."""
-        if any(not job.has_pid_namespace for job in self.jobs.values()):
-            return  # they may belong to one that still runs; the last one to end takes them along
-        known = {job.pid for job in self.jobs.values()}
-        while orphans := [pid for pid in _children() if pid not in known]:
-            for pid in orphans:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
 
     def end_all(self) -> None:
         """Kill and collect every child."""
         self._forget_prepared()
-        for job in list(self.jobs.values()):
-            signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
-        for job in list(self.jobs.values()):
-            self._reap(job)
-        self._end_orphans()
+        self.jobs.end_all()
 
 
-def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+@lru_cache(maxsize=64)
+def _clone_flags(namespaces: int, *, early: bool) -> int:
+    """Return the flags for clone3: with ``early`` the child shares the descriptors until those of its streams have arrived."""
+    return int(NS(namespaces) & ~NS.CGROUP | CloneFlag.CLEAR_SIGHAND | (CloneFlag.FILES if early else 0))
 
 
 def _split_fds(request: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int], int, int, tuple[int, ...]]:

@@ -159,7 +159,7 @@ class Preparer:
 
         Raises: LookupError for a user that is not there or not mapped.
         """
-        has_userns = NS.USER in NS(spec.namespaces)
+        has_userns = spec.has(NS.USER)
         # With the host's files and no change of user there is nobody to look up.
         identity = resolve_user(spec.user, roots) if spec.rootfs.kind != "host" or spec.user != "0:0" else None
         if identity is not None and spec.groups:
@@ -167,7 +167,7 @@ class Preparer:
         if identity is not None and has_userns:
             self._check_mapped(identity)
         permitted = (1 << self.last_capability + 1) - 1 if has_userns else capget()[1]
-        marks = {} if NS.PID in NS(spec.namespaces) else {LAUNCHER_VARIABLE: os.path.dirname(self.stage)}
+        marks = {} if spec.has(NS.PID) else {LAUNCHER_VARIABLE: os.path.dirname(self.stage)}
         v1 = v1_hierarchies() if spec.inner or any(mount.kind == "cgroup" for mount in spec.mounts) else ()
         return Facts(identity, self.last_capability, permitted, v1, marks, self.maps, shares_memory())
 
@@ -189,12 +189,12 @@ class Preparer:
         trees: dict[str, int] = {}
         try:
             for name, (path, recursive) in sources.items():
-                if name.startswith("lower:") and NS.USER in NS(spec.namespaces) and not spec.rootfs.lowers_owned:
+                if name.startswith("lower:") and spec.has(NS.USER) and not spec.rootfs.lowers_owned:
                     trees[name] = self._open_lower(path, prepared)
                 else:
                     trees[name] = mounts.detached_copy(path, recursive=recursive)
             for i, mount in enumerate(spec.mounts):
-                if mount.kind in ("bind", "overlay") and "idmap" in mount.options and NS.USER in NS(spec.namespaces):
+                if mount.kind in ("bind", "overlay") and "idmap" in mount.options and spec.has(NS.USER):
                     self._map_ids(trees[f"mount:{i}"], mount.source, prepared)
             for i, mount in enumerate(spec.mounts):
                 if mount.kind == "bind" and (attributes := mounts.attributes_of(mount.options)):
@@ -239,7 +239,7 @@ class Preparer:
     def _open_writable(self, spec: Spec, path: str) -> int:
         """Open the folder of an overlay's upper layer, which belongs to the container's root, not to the machine's."""
         uid = gid = 0
-        if NS.USER in NS(spec.namespaces):
+        if spec.has(NS.USER):
             uid, gid = (maps[0].outside if maps[0].inside == 0 else 0 for maps in (self.maps.uids, self.maps.gids))
         for folder in (f"{path}/upper", f"{path}/work"):
             os.makedirs(folder, 0o755, exist_ok=True)

@@ -10,14 +10,13 @@ See: pidfd_open(2), pidfd_send_signal(2), pty(7).
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import select
 import selectors
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -128,34 +127,39 @@ class Process:
         if self.pid != -1:
             raise InvalidState(f"{self.name} was started before: make a new one for another run.")
         self._started_s = time.monotonic()
-        with ExitStack() as for_child, ExitStack() as on_failure:
-            stdio = [self._open_stream(number, for_child, on_failure) for number in range(3)]
-            exit_r, exit_w = pipe()
-            for_child.enter_context(exit_w)
-            on_failure.enter_context(exit_r)
+        exit_r, exit_w = pipe()
+        for_child = [exit_w]
+        try:
+            stdio = [self._open_stream(number, for_child) for number in range(3)]
             if target is not None:
                 self._request["target_pid"] = target[0]
             fds = [*([] if target is None else [target[1]]), *stdio, exit_w.number, *_cgroup_fds(join)]
             self._request["has_cgroup2"] = join is not None and join.v2_fd >= 0
             answer = launcher().spawn(self._request, fds, between=between)
-            self.pid, self._pidfd, self._exit_pipe = answer.pid, Fd(answer.pidfd), exit_r
-            self.notes = answer.notes
-            if answer.tty_fd >= 0:
-                self.terminal = open(answer.tty_fd, "r+b", buffering=0)
-            on_failure.pop_all()
+        except BaseException:
+            exit_r.close()
+            self._close_streams()
+            raise
+        finally:
+            for fd in for_child:
+                fd.close()
+        self.pid, self._pidfd, self._exit_pipe = answer.pid, Fd(answer.pidfd), exit_r
+        self.notes = answer.notes
+        if answer.tty_fd >= 0:
+            self.terminal = open(answer.tty_fd, "r+b", buffering=0)
 
-    def _open_stream(self, number: int, for_child: ExitStack, on_failure: ExitStack) -> int:
+    def _open_stream(self, number: int, for_child: list[Fd]) -> int:
         wanted = self._streams[number]
         if isinstance(wanted, int):
             return wanted
         if wanted == "null" or self._request["spec"].terminal:
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY
-            return for_child.enter_context(Fd(os.open(os.devnull, flags | os.O_CLOEXEC))).number
+            for_child.append(Fd(os.open(os.devnull, flags | os.O_CLOEXEC)))
+            return for_child[-1].number
         read_end, write_end = pipe()
         theirs, ours, mode = (read_end, write_end, "wb") if number == 0 else (write_end, read_end, "rb")
-        for_child.enter_context(theirs)
-        file = on_failure.enter_context(open(ours.detach(), mode, buffering=0))
-        setattr(self, ("stdin", "stdout", "stderr")[number], file)
+        for_child.append(theirs)
+        setattr(self, ("stdin", "stdout", "stderr")[number], open(ours.detach(), mode, buffering=0))
         return theirs.number
 
     @property
@@ -169,9 +173,11 @@ class Process:
         return self.pid != -1 and self._exit is None and self._exit_pipe.number >= 0 and not self._ended(0)
 
     def _ended(self, timeout_s: float | None) -> bool:
-        poll = select.poll()
-        poll.register(self._exit_pipe, select.POLLIN)
-        return bool(poll.poll(None if timeout_s is None else max(0, timeout_s * 1000)))
+        return _is_readable(self._exit_pipe, timeout_s)
+
+    def has_ended(self, timeout_s: float | None) -> bool:
+        """Wait at most ``timeout_s`` for the end; it comes before the exit status, for which the launcher must collect it first."""
+        return self._exit is not None or (self._pidfd.number >= 0 and _is_readable(self._pidfd, timeout_s))
 
     def wait(self, timeout_s: float | None = None) -> Exit:
         """Return how the process ended; use `communicate` instead if it may write more than a pipe holds (64 KiB).
@@ -191,7 +197,7 @@ class Process:
         data = os.read(self._exit_pipe.number, 4096)
         if not data:
             raise InvalidState("The launcher was killed, and its children with it; how they ended is not known.")
-        report = json.loads(data)
+        report = pickle.loads(data)
         status = int(report["status"])
         return Exit(
             code=status if status >= 0 else 128 - status,
@@ -247,11 +253,14 @@ class Process:
         if self.pid != -1 and self._exit is None and self._exit_pipe.number >= 0:
             self.kill()
             self._ended(None)
+        self._close_streams()
+        self._pidfd.close()
+        self._exit_pipe.close()
+
+    def _close_streams(self) -> None:
         for file in (self.stdin, self.stdout, self.stderr, self.terminal):
             if file is not None:
                 file.close()
-        self._pidfd.close()
-        self._exit_pipe.close()
 
     def __enter__(self) -> Process:
         return self
@@ -260,6 +269,12 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_readable(fd: Fd, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else max(0, timeout_s * 1000)))
 
 
 def _cgroup_fds(join: JoinFds | None) -> list[int]:

@@ -1,6 +1,6 @@
 """The launcher as a process: becomes able to make namespaces, serves, and takes everything along when it ends.
 
-Started by `labkit.container.client` as ``python -I -S -c ... FD PIDFD BASE NAME CGROUP_PARENT``. The first message it sends is a
+Started by `labkit.container.client` as ``python -I -S -c ... FD PIDFD BELL BASE NAME CGROUP_PARENT``. The first message it sends is a
 greeting, or the reason why this machine does not let it work.
 
 See: user_namespaces(7), newuidmap(1), prctl(2) (PR_SET_CHILD_SUBREAPER).
@@ -32,12 +32,14 @@ _LAST_BREATH_MS = 5000
 _THAWS, _THAW_PAUSE_MS = 50, 40
 
 
-def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_parent: str) -> None:
+def main(control_fd: str, program_pidfd_text: str, bell_text: str, base: str, name: str, cgroup_parent: str) -> None:
     """Serve the program at the other end of ``control_fd`` until it goes away; then remove what is left of both."""
     control, program_pidfd = socket.socket(fileno=int(control_fd)), int(program_pidfd_text)
+    bell = int(bell_text)
     # They were inherited on purpose, by this process; a container that held them could speak for us.
     control.set_inheritable(False)
-    os.set_inheritable(program_pidfd, False)  # noqa: FBT003 - the function takes it only so
+    for fd in (program_pidfd, bell):
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the function takes it only so
     control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     os.setsid()  # Ctrl-C in the program's terminal is for the program
     prctl(Prctl.SET_CHILD_SUBREAPER, 1)
@@ -54,7 +56,7 @@ def main(control_fd: str, program_pidfd_text: str, base: str, name: str, cgroup_
     try:
         if not _has_power():
             become_namespace_root()
-        launcher = Launcher(control, folder, program_pidfd)
+        launcher = Launcher(control, folder, program_pidfd, bell)
         # Nothing allocated so far will be collected: children share these pages instead of copying them.
         gc.collect()
         gc.freeze()
@@ -141,7 +143,7 @@ def _kill_frozen(launcher: Launcher, parent: str) -> None:
     from labkit.isolation.cgroups import find_leftovers
     from labkit.isolation.cgroups.tree import kill_members
 
-    poll, waiting = select.poll(), {job.pidfd for job in launcher.jobs.values()}
+    poll, waiting = select.poll(), {job.pidfd for job in launcher.jobs.running.values()}
     for pidfd in waiting:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll.register(pidfd, select.POLLIN)

@@ -122,6 +122,10 @@ class Spec(_Plain):
     #: Further groups of the program, by number or name, besides those that the container's /etc/group gives its user.
     groups: tuple[str, ...] = ()
 
+    def has(self, kind: NS) -> bool:
+        """Tell whether ``kind`` is among the namespaces."""
+        return self.namespaces & int(kind) != 0
+
 
 @dataclass(frozen=True, slots=True)
 class Security:

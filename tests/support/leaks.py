@@ -2,8 +2,11 @@
 
 Looked at: processes that descend from this one (it is a child subreaper, so orphans come back to it), mounts, cgroups,
 network interfaces, run folders, this process's own descriptors, namespaces and labkit threads, and the descriptors of
-labkit's resident launcher. Allowed is exactly one launcher with what belongs to it: its run folder, its socket, and the
+labkit's resident launcher. Allowed is exactly one launcher with what belongs to it: its run folder, its socket and bell, and the
 empty parent cgroup of this process with its lock. Things that a living program of somebody else holds are not ours.
+
+Runs of several users may go on side by side, so each blames a test only for what its own user can have made: an ordinary
+user makes no mount, interface or cgroup among the machine's but those that carry the user's id.
 
 Leaves out: files under the working folder and the temporary folder that do not carry labkit's name.
 See: prctl(2) (PR_SET_CHILD_SUBREAPER), proc_locks(5), proc_pid_fd(5).
@@ -12,7 +15,6 @@ See: prctl(2) (PR_SET_CHILD_SUBREAPER), proc_locks(5), proc_pid_fd(5).
 from __future__ import annotations
 
 import gc
-import glob
 import os
 import socket
 import subprocess
@@ -25,8 +27,8 @@ from tests.support.hierarchies import mounted_hierarchies
 
 __all__ = ["RUN_FOLDERS", "Snapshot", "become_subreaper", "leaks_since", "wait_for_leaks_since"]
 
-#: Where labkit keeps things of running containers: its own rule stands in `labkit.container.runfolder`.
-RUN_FOLDERS = ("/run/labkit*", "$XDG_RUNTIME_DIR/labkit*", "/tmp/labkit*")
+#: In these, what is named labkit… belongs to running containers: labkit's own rule stands in `labkit.container.runfolder`.
+RUN_FOLDERS = ("/run", "$XDG_RUNTIME_DIR", "/tmp")
 #: How long an end that is under way (a killed process, a group being emptied) may take.
 GRACE_S = 2.0
 _LAUNCHER_MARK = b"labkit.container.resident"
@@ -49,13 +51,13 @@ class Snapshot:
     @classmethod
     def take(cls) -> Snapshot:
         """Look at everything now; costs a few milliseconds at most."""
-        processes = _descendants()
+        processes = descendants()
         launchers = [pid for pid, words in processes.items() if _LAUNCHER_MARK.decode() in words]
         return cls(
             processes=processes,
             mounts=_mounts(),
             cgroups=_cgroups(),
-            interfaces={name: name for _, name in socket.if_nameindex() if name.startswith("labkit-")},
+            interfaces=_interfaces(),
             run_folders=_run_folders(),
             descriptors={(fd, target): f"{fd} -> {target}" for fd, target in _descriptors("self")},
             namespaces={f"{kind}: {target}": target for kind, target in _links("/proc/self/ns")},
@@ -125,7 +127,8 @@ def _without_allowed(
         return {path: words for path, words in fresh.items() if not _is_held(str(path), now, ours=allowed)}
     if kind == "descriptors":
         sockets = [key for key in fresh if _is_seqpacket(key)]
-        control = sockets[:1] if allowed and launchers and len(_seqpackets(now)) <= 1 else []
+        bells = [key for key in fresh if isinstance(key, tuple) and key[1] == "anon_inode:[eventfd]"]
+        control = [*sockets[:1], *bells[:1]] if allowed and launchers and len(_seqpackets(now)) <= 1 else []
         return {
             key: words
             for key, words in fresh.items()
@@ -191,7 +194,7 @@ def _seqpackets(now: Snapshot) -> list[tuple[int, str]]:
     return [key for key in now.descriptors if _is_seqpacket(key)]
 
 
-def _descendants() -> dict[int, str]:
+def descendants() -> dict[int, str]:
     """Return all processes below this one, with the command of each."""
     found: dict[int, str] = {}
     waiting = [os.getpid()]
@@ -251,9 +254,20 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _mounts() -> dict[str, str]:
+    """Return the mounts of this namespace that this run can have made: without root, only those of FUSE with its own id."""
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(" ") for line in file]
+    if os.geteuid() != 0:
+        mark = f"user_id={os.geteuid()}"
+        rows = [row for row in rows if mark in row[-1].split(",")]
     return {row[0]: f"{row[4]} ({' '.join(row[row.index('-') + 1 :][:2])})" for row in rows}
+
+
+def _interfaces() -> dict[str, str]:
+    """Return labkit's interfaces in this network namespace, in which only root makes some."""
+    if os.geteuid() != 0:
+        return {}
+    return {name: name for _, name in socket.if_nameindex() if name.startswith("labkit-")}
 
 
 def _cgroups() -> dict[str, str]:
@@ -262,15 +276,18 @@ def _cgroups() -> dict[str, str]:
     for hierarchy in mounted_hierarchies():
         own = hierarchy.own.removesuffix("/labkit-leaf")
         for top in {hierarchy.mount, own}:
-            waiting = [top]
+            waiting = [f"{top}/{name}" for name in _folder_names(top) if name.startswith("labkit-")]
+            waiting = [path for path in waiting if not _is_another_users(path)]
             while waiting:
-                folder = waiting.pop()
-                for name in _folder_names(folder):
-                    if folder != top or name.startswith("labkit-"):
-                        path = f"{folder}/{name}"
-                        found[path] = path
-                        waiting.append(path)
+                path = waiting.pop()
+                found[path] = path
+                waiting += [f"{path}/{name}" for name in _folder_names(path)]
     return found
+
+
+def _is_another_users(path: str) -> bool:
+    """Tell whether a group at the top is another user's: root may have given away one of its own, if nobody holds it."""
+    return not _is_own(path) and (os.geteuid() != 0 or bool(_lock_holders(path)))
 
 
 def _folder_names(folder: str) -> list[str]:
@@ -282,19 +299,25 @@ def _folder_names(folder: str) -> list[str]:
 
 
 def _run_folders() -> dict[str, str]:
-    """Return what matches `RUN_FOLDERS` and is this user's; in folders of launchers everything down to two levels."""
+    """Return what of labkit is in `RUN_FOLDERS` and this user's; in folders of launchers everything down to two levels."""
     found: dict[str, str] = {}
-    for pattern in RUN_FOLDERS:
-        expanded = os.path.expandvars(pattern)
-        if "$" in expanded:
-            continue
-        for base in glob.glob(expanded):
+    for folder in map(os.path.expandvars, RUN_FOLDERS):
+        for base in (f"{folder}/{name}" for name in _names(folder) if name.startswith("labkit")):
             if not _is_own(base):
                 continue
             found[base] = base
             if os.path.basename(base) in ("labkit", f"labkit-{os.geteuid()}"):
-                found |= {path: path for path in glob.glob(f"{base}/*") + glob.glob(f"{base}/*/*")}
+                inner = [f"{base}/{name}" for name in _names(base)]
+                found |= {path: path for path in inner}
+                found |= {f"{path}/{name}": f"{path}/{name}" for path in inner for name in _names(path)}
     return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # not there, gone, no folder, or another user's
+        return []
 
 
 def _is_own(path: str) -> bool:

@@ -374,7 +374,9 @@ class Cgroup:
         # First where killing is one step: one by one, a fork bomb could win the race.
         first = (self._v2_folder, self._folders.get("freezer"))
         folders = sorted(self._by_mount.values(), key=lambda path: path not in first)
-        if folders and not tree.rmdir_all(folders[0]):
+        if folders and tree.rmdir_all(folders[0]):
+            del folders[0]
+        elif folders:
             self.kill()
         for folder in folders:
             tree.remove_tree(folder)
