@@ -256,3 +256,21 @@ class _Writer:
         """Make sure that ``label`` is what the next instruction put falls through to."""
         distance = len(self.code) - label - 1
         return self.put(Instruction(JUMP, 0, 0, distance)) if distance else label
+
+
+def main() -> int:
+    """Print the default filter, shortened, and what it decides about some calls."""
+    from labkit.isolation.seccomp import compile_filter, default_profile
+    from labkit.linux.steps import syscall_number
+
+    written = compile_filter(default_profile(), short=False)
+    short = compile_filter(default_profile())
+    lines = disassemble(short).splitlines()
+    print(*lines[:24], f"... {len(lines) - 24} more", sep="\n")
+    print(f"libseccomp wrote {len(written) // 8} instructions; the same decisions take {len(lines)}")
+    print("system call numbers of this machine: mount", syscall_number("mount"), "openat", syscall_number("openat"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

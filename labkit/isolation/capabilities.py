@@ -11,14 +11,16 @@ See: capabilities(7), user_namespaces(7).
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from labkit.errors import InvalidSpec
-from labkit.linux.constants import Capability, Prctl
-from labkit.linux.steps import Step, kept
+from labkit.linux.constants import NS, Capability, Prctl
+from labkit.linux.steps import Step, kept, perform
 from labkit.linux.syscalls import prctl
 
 __all__ = [
@@ -104,3 +106,40 @@ def set_capabilities(mask: int) -> list[Step]:
     header = struct.pack("<Ii", 0x2008_0522, 0)
     data = b"".join(struct.pack("<3I", word, word, 0) for word in (mask & 0xFFFF_FFFF, mask >> 32))
     return [Step("capset", (header, data), "drop capabilities")]
+
+
+def _try_both() -> None:
+    file = os.memfd_create("labkit-owned")
+    attempts: dict[str, Callable[[], object]] = {
+        "set the host name (CAP_SYS_ADMIN)": lambda: socket.sethostname("labkit"),
+        "change a file's owner (CAP_CHOWN)": lambda: os.chown(file, 0, 1),
+    }
+    for what, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError as error:
+            print(f"  {what}: {error.strerror}")
+        else:
+            print(f"  {what}: allowed")
+    os.close(file)
+
+
+def _demonstrate() -> None:
+    print(f"root of a new user namespace has {bounding_set().bit_count()} capabilities:")
+    _try_both()
+    keep = parse_capabilities(DOCKER_DEFAULT)
+    perform(limit_bounding_set(keep, last=last_capability()) + set_capabilities(keep))
+    print(f"with the {bounding_set().bit_count()} that Docker leaves ({keep:016x}):")
+    _try_both()
+
+
+def main() -> int:
+    """Show in a child what root may do with all capabilities, and with those that Docker leaves."""
+    from labkit.isolation.demonstration import in_child
+
+    print(", ".join(DOCKER_DEFAULT))
+    return in_child(_demonstrate, NS.UTS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

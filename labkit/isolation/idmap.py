@@ -138,3 +138,21 @@ def _write(path: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def main() -> int:
+    """Print who this process is in its user namespace, and who root of a container of its would be outside."""
+    own = own_maps()
+    print("this process's own user namespace (inside, outside, how many):")
+    print(*(f"  {mapping}" for mapping in own.uids), sep="\n")
+    maps, with_helpers = (container_maps(own), False) if os.geteuid() == 0 else user_maps()
+    print("a container made by it:")
+    print(*(f"  {mapping}" for mapping in maps.uids), sep="\n")
+    writer = "newuidmap, for ids of /etc/subuid" if with_helpers else "this process itself"
+    root = next((m.outside for m in maps.uids if m.inside == 0), None)
+    print(f"written by {writer}; uid 0 inside is uid {root} outside")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

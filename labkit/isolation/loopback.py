@@ -12,8 +12,9 @@ import os
 import socket
 import struct
 
+from labkit.linux.constants import NS
 from labkit.linux.fds import Place
-from labkit.linux.steps import Step, kept
+from labkit.linux.steps import Step, kept, perform
 
 __all__ = ["loopback_up"]
 
@@ -32,3 +33,29 @@ def loopback_up() -> list[Step]:
         Step("dup3", (0, Place.SOCKET, os.O_CLOEXEC), why),
         Step("ioctl", (Place.SOCKET, _SIOCSIFFLAGS, request), why),
     ]
+
+
+def main() -> int:
+    """Show in a child with a new network namespace that 127.0.0.1 answers only when ``lo`` is up."""
+    from labkit.isolation.demonstration import in_child
+
+    def answer() -> str:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            try:
+                one.sendto(b"x", ("127.0.0.1", 9))
+            except OSError as error:
+                return error.strerror or str(error)
+        return "sent"
+
+    def demonstrate() -> None:
+        print(f"a new network namespace: a packet to 127.0.0.1: {answer()}")
+        for step in loopback_up():
+            print(f"  {step}")
+        perform(loopback_up())
+        print(f"with lo up:              a packet to 127.0.0.1: {answer()}")
+
+    return in_child(demonstrate, NS.NET)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -18,8 +18,8 @@ import os
 import stat
 import struct
 
-from labkit.linux.constants import AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
-from labkit.linux.steps import Step, kept
+from labkit.linux.constants import NS, AtFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Umount
+from labkit.linux.steps import Step, kept, perform
 from labkit.linux.syscalls import AT_FDCWD, mount_setattr, open_tree
 
 __all__ = [
@@ -348,3 +348,26 @@ def _set_attributes(
     return Step(
         "mount_setattr", (AT_FDCWD, path, flags, attr, len(attr)), f"set {attributes.name} on {path}", tolerate=tolerate
     )
+
+
+def _demonstrate() -> None:
+    stage = "/tmp/labkit-root"  # on a tmpfs that only this mount namespace has
+    steps = private() + tmpfs("/tmp") + make_folders(stage) + tmpfs(stage)
+    steps += make_folders(f"{stage}/proc") + pivot_into(stage) + proc("/proc") + let_go_of_old_root()
+    for step in steps:
+        print(f"{step!s:<72} # {step.why}")
+        perform([step])
+    print("/ holds", os.listdir("/"), "and the mounts are")
+    with open("/proc/self/mountinfo") as file:
+        print(*(f"  {line.split()[4]:<8} {line.split(' - ')[1].split()[0]}" for line in file), sep="\n")
+
+
+def main() -> int:
+    """Build a root of a tmpfs and a /proc in a child, step by step, and let the old one go."""
+    from labkit.isolation.demonstration import in_child
+
+    return in_child(_demonstrate, NS.MNT | NS.PID)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

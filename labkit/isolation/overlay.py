@@ -13,10 +13,15 @@ See: Documentation/filesystems/overlayfs.rst in Linux.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from labkit.errors import InvalidSpec
-from labkit.linux.steps import Step
+from labkit.isolation import mounts
+from labkit.linux.constants import NS
+from labkit.linux.steps import Step, perform
 
 __all__ = ["overlay", "overlay_options"]
 
@@ -44,17 +49,49 @@ def overlay_options(
 
 
 def overlay(
-    target: str, lowers: Sequence[str], *, upper: str | None = None, work: str | None = None, userxattr: bool = False
-) -> list[Step]:
-    """Mount the union of ``lowers`` (topmost first) and ``upper`` at ``target``.
+    target: str, lowers: Sequence[str], *, upper: str | None = None, work: str | None = None, userxattr: bool = False,
+    flags: int = 0,
+) -> list[Step]:  # fmt: skip
+    """Mount the union of ``lowers`` (topmost first) and ``upper`` at ``target``; ``flags`` are those of mount(2).
 
     Refused with EINVAL if upper and work lie on different file systems or on one that cannot hold an upper
     layer, ESTALE if a layer changed places, ELOOP for too deep a stack, EPERM in a user namespace before Linux 5.11.
     """
     options = overlay_options(lowers, upper=upper, work=work, userxattr=userxattr)
-    return [Step("mount", ("labkit-overlay", target, "overlay", 0, options), f"mount an overlay at {target}")]
+    return [Step("mount", ("labkit-overlay", target, "overlay", flags, options), f"mount an overlay at {target}")]
 
 
 def _escape(path: str) -> str:
     # A colon separates layers and a comma options; both may stand in a folder's name (overlayfs.rst).
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _demonstrate() -> None:
+    stage = Path("/tmp/labkit-stage")  # on a tmpfs that only this mount namespace has
+    perform(mounts.private() + mounts.tmpfs("/tmp"))
+    for name in ("lower", "upper", "work", "merged"):
+        (stage / name).mkdir(parents=True)
+    (stage / "lower" / "kept").write_text("from below\n")
+    (stage / "lower" / "gone").write_text("from below\n")
+    steps = overlay(f"{stage}/merged", [f"{stage}/lower"], upper=f"{stage}/upper", work=f"{stage}/work", userxattr=True)
+    print(*steps, sep="\n")
+    perform(steps)
+    merged, upper = stage / "merged", stage / "upper"
+    print("merged at first: ", sorted(os.listdir(merged)), " upper:", sorted(os.listdir(upper)))
+    with (merged / "kept").open("a") as file:
+        file.write("and changed\n")
+    (merged / "gone").unlink()
+    print("after a change and a deletion:", sorted(os.listdir(merged)), " upper:", sorted(os.listdir(upper)))
+    mark = (upper / "gone").lstat()
+    print(f"upper/gone is a whiteout: character device {stat.S_ISCHR(mark.st_mode)}, number {mark.st_rdev}")
+
+
+def main() -> int:
+    """Stack two folders in a child, change one file and delete another, and look into the upper folder."""
+    from labkit.isolation.demonstration import in_child
+
+    return in_child(_demonstrate, NS.MNT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

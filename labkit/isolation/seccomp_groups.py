@@ -223,3 +223,18 @@ CLOSED: tuple[Group, ...] = (
         break ftime gtty stty idle lock mpx prof profil readdir ulimit""",
     ),
 )
+
+
+def main() -> int:
+    """Print which system calls a container may make, which are closed, and why."""
+    for title, groups in (("open", ALLOWED), ("closed", CLOSED)):
+        print(f"{title}: {sum(len(group.calls) for group in groups)} calls in {len(groups)} groups")
+        for group in groups:
+            opens = f" (opened by {' or '.join(group.capabilities)})" if group.capabilities else ""
+            print(f"  {group.topic}{opens}: {group.why}")
+            print(f"    {' '.join(group.calls[:8])}{' ...' if len(group.calls) > 8 else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

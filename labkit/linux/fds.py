@@ -86,3 +86,21 @@ def pipe() -> tuple[Fd, Fd]:
     """Return the read end and the write end of a new close-on-exec pipe. See: pipe(2)."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     return Fd(read_fd), Fd(write_fd)
+
+
+def main() -> int:
+    """Show that the kernel reuses a number at once, and that a closed `Fd` no longer names it."""
+    first, other = pipe()
+    number = first.fileno()
+    first.close()
+    again, third = pipe()
+    print(f"descriptor {number} was closed, and the next pipe got {again.fileno()}: the same number, another pipe")
+    first.close()  # with the bare number this would have closed the new pipe
+    print(f"the closed one is {first}, closing it twice left {again} open")
+    for fd in (other, again, third):
+        fd.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -63,3 +63,15 @@ def segments() -> dict[int, int]:
 def _error(call: str) -> OSError:
     errno = ctypes.get_errno()
     return OSError(errno, f"{call}: {os.strerror(errno)}")
+
+
+def main() -> int:
+    """Make a segment of shared memory and find it in the list of this IPC namespace."""
+    with shared_segment(4096) as number:
+        print(f"shmget made segment {number}; /proc/sysvipc/shm lists {segments()}")
+    print(f"marked for removal, it went with the last process that had it: {number in segments()}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

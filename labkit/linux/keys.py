@@ -94,3 +94,24 @@ def _call(which: int, *arguments: object) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{('add_key', 'keyctl')[which]}: {os.strerror(number)}")
     return result
+
+
+def main() -> int:
+    """Give a key to a new session keyring, find it by its name, and let it expire; return 0, or 1 where keys are refused."""
+    try:
+        join_new_session()  # this process's own: nothing is added to the user's
+        number = add_key("labkit-example", b"open sesame", Keyring.SESSION)
+        set_key_timeout(number, 60)
+        print(f"key {number:#x} in the session keyring: {read_key(search_key('labkit-example', Keyring.SESSION))!r}")
+        unlink_key(number, Keyring.SESSION)
+        search_key("labkit-example", Keyring.SESSION)
+    except OSError as error:
+        print(
+            f"after it was unlinked: {error.strerror}" if error.errno == errno.ENOKEY else f"labkit: refused: {error}"
+        )
+        return 0 if error.errno == errno.ENOKEY else 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -62,3 +62,16 @@ def _parse_mount(line: str) -> Mount:
         int(mount_id), int(parent_id), device, unescape(root), unescape(mount_point), tuple(options.split(",")),
         tuple(propagation), unescape(fstype), unescape(source), tuple(super_options.split(",")),
     )  # fmt: skip
+
+
+def main() -> int:
+    """Print the mounts of this process's mount namespace, as findmnt(8) does."""
+    for mount in read_mountinfo():
+        print(
+            f"{mount.mount_point:<40} {mount.fstype:<10} {','.join(mount.options):<40} {' '.join(mount.propagation) or 'private'}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -271,3 +271,17 @@ def read_cgroup(pid: Pid = "self") -> tuple[CgroupLine, ...]:
 def read_smaps_rollup(pid: Pid = "self") -> MemoryRollup:
     """Return what the memory of ``pid`` costs. Raises: OSError (EACCES for another user's, ESRCH for a zombie)."""
     return parse_smaps_rollup(read_text(f"/proc/{pid}/smaps_rollup"))
+
+
+def main() -> int:
+    """Print what /proc says about this process: its status, its cgroups, its ids and its memory."""
+    for title, found in (
+        ("status", read_status()), ("stat", read_stat()), ("uid_map", read_uid_map()), ("cgroup", read_cgroup()),
+        ("smaps_rollup", read_smaps_rollup()),
+    ):  # fmt: skip
+        print(f"/proc/self/{title}: {found}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

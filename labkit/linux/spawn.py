@@ -16,10 +16,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import signal
+import sys
 from typing import NoReturn
 
 from labkit.linux.constants import NS, CloneFlag
-from labkit.linux.steps import Program
+from labkit.linux.steps import Arena, Program, Step
 from labkit.linux.syscalls import CloneArgs, clone3, unshare
 
 __all__ = ["shares_memory", "spawn_in_time", "spawn_program"]
@@ -152,3 +154,26 @@ def _perform_and_exit(program: Program) -> NoReturn:
         program.run()  # ends in execve, or in a note of what was refused
     finally:
         os._exit(127)
+
+
+def main() -> int:
+    """Spawn a shell that never was a Python: name a host in a namespace of its own, and become ``uname -n``."""
+    steps = [
+        Step("sethostname", ("labkit-moon", 11), "name the host"),
+        Step("execve", ("/bin/uname", ("/bin/uname", "-n"), ()), "become the program"),
+    ]
+    print(*steps, sep="\n", flush=True)
+    program = Program(steps, Arena())  # the child reads it: it must be there until the child has become another program
+    try:
+        pid, pidfd = spawn_program(program, NS.USER | NS.UTS, exit_signal=signal.SIGCHLD)
+    except OSError as error:
+        print(f"labkit: this machine refuses: {error}. `labkit doctor` says which rule it is.", file=sys.stderr)
+        return 1
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(f"process {pid} shared our memory: {shares_memory()}; it ended with {code}")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

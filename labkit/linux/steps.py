@@ -379,3 +379,22 @@ def perform(steps: Sequence[Step]) -> None:
     """Carry ``steps`` out in the calling process. Raises: Refused (an OSError) at the first one that is refused."""
     for _ in _carry_out(steps, Arena(), before=lambda _: None):
         pass
+
+
+def demonstrate() -> int:
+    """Print a list of three steps, carry it out, and be refused at the third."""
+    asked = [
+        Step("umask", (0o027,), "set the mask for new files"),
+        Step("mkdirat", (-100, "/proc/self", 0o755), "make a folder that is there", tolerate=(errno.EEXIST,)),
+        Step("mkdirat", (-100, "/proc/labkit", 0o755), "make a folder where nobody may"),
+    ]
+    print(*(f"{step!s:<44} number {syscall_number(step.call):>4}  {step.why}" for step in asked), sep="\n")
+    try:
+        perform(asked)
+    except Refused as refused:
+        print(f"refused: {refused}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(demonstrate())

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+
+from labkit.linux.proc import read_status
 
 __all__ = ["seize"]
 
@@ -29,3 +32,23 @@ def seize(pid: int) -> None:
     if _ptrace(_PTRACE_SEIZE, pid, 0, 0) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"ptrace(PTRACE_SEIZE, {pid}): {os.strerror(number)}")
+
+
+def main() -> int:
+    """Seize a child that sleeps and read in /proc who traces it; return 0, or 1 where that is refused."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            seize(child.pid)
+            print(
+                f"process {child.pid} is traced by {read_status(child.pid).tracer_pid}; this program is {os.getpid()}"
+            )
+        except OSError as error:
+            print(f"labkit: refused: {error}. Yama's ptrace_scope may say so.")
+            return 1
+        finally:
+            child.kill()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -53,3 +53,18 @@ def _rate(read: Callable[[], int]) -> float:
     time.sleep(_MEASURED_S)
     ended_ns, ended = time.monotonic_ns(), read()
     return float(ended - began) * 1e6 / (ended_ns - began_ns)
+
+
+def main() -> int:
+    """Measure the counter and print its frequency."""
+    khz = tsc_khz()
+    print(
+        "this machine has no time stamp counter"
+        if khz is None
+        else f"the counter makes {khz / 1e6:.3f} ticks a nanosecond"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
