@@ -169,6 +169,8 @@ class LauncherClient:
         if not message:
             raise InvalidState("The launcher ended without an answer; run the cell again, and labkit starts a new one.")
         answer = pickle.loads(message)
+        if "refused" in answer:
+            raise answer["refused"]
         if "error" in answer:
             raise _error_from(answer["error"])
         return answer, fds

@@ -53,6 +53,7 @@ from labkit.container.plan import (
 )  # fmt: skip
 from labkit.container.prepare import Child, Prepared, Preparer
 from labkit.container.spec import Spec
+from labkit.errors import LabkitError
 from labkit.isolation.idmap import write_maps
 from labkit.linux.constants import NS, CloneFlag, Prctl
 from labkit.linux.spawn import shares_memory, spawn_in_time, spawn_program
@@ -131,6 +132,8 @@ class Launcher:
             answer, send_back = operation(request, fds)
         except SetupFailed as failure:
             answer = {"error": failure.report}
+        except LabkitError as error:
+            answer = {"refused": error}
         except LookupError as error:
             answer = {"error": {"step": "find the user", "errno": errno.EINVAL, "message": str(error.args[0])}}
         except OSError as error:

@@ -22,6 +22,7 @@ from labkit.container.outcome import SetupFailed
 from labkit.container.plan import GATE, MOST_LATE_STEPS, ChildFds, Facts, container_steps, run_steps
 from labkit.container.spec import Spec
 from labkit.container.users import Identity, resolve_user, with_groups
+from labkit.errors import LabkitError
 from labkit.isolation import idmap, mounts
 from labkit.isolation.capabilities import last_capability
 from labkit.linux.constants import NS, MountAttr
@@ -66,7 +67,7 @@ class Prepared:
     status_fd: int = -1
     plan: Part | None = None
     last_steps: list[Step] = field(default_factory=list)
-    error: OSError | LookupError | SetupFailed | None = None
+    error: OSError | LookupError | SetupFailed | LabkitError | None = None
     child: Child | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +131,7 @@ class Preparer:
             facts = self.facts(spec, identity_roots(spec))
             prepared.plan = self._plan(pickled, spec, fds, facts)
             prepared.last_steps = run_steps(replace(spec, hostname=hostname), facts)
-        except (OSError, LookupError) as error:
+        except (OSError, LookupError, LabkitError) as error:
             prepared.error = error
         return prepared
 

@@ -103,10 +103,10 @@ def _attach(tree_fd: int, target: str) -> list[Step]:
     return mounts.attach(tree_fd, target)[-2:]
 
 
-def _union(target: str, lowers: list[str], writable: str, *, is_made: bool = False) -> list[Step]:
+def _union(target: str, lowers: list[str], writable: str, *, is_made: bool = False, flags: int = 0) -> list[Step]:
     upper, work = f"{writable}/upper", f"{writable}/work"
     made = [] if is_made else [step for path in (writable, upper, work) for step in mounts.make_folders(path)[-1:]]
-    return made + overlay(target, lowers, upper=upper, work=work, userxattr=True)
+    return made + overlay(target, lowers, upper=upper, work=work, userxattr=True, flags=flags)
 
 
 def _mount_steps(
@@ -123,7 +123,10 @@ def _mount_steps(
     if mount.kind == "overlay":
         steps += mounts.make_folders(scratch)[-1:] + _attach(tree_fd, f"{scratch}/lower")
         steps += _attach(kept_fd, f"{scratch}/writable") if kept_fd >= 0 else []
-        return steps + _union(target, [f"{scratch}/lower"], f"{scratch}/writable", is_made=kept_fd >= 0)
+        flags, _ = mounts.parse_options(mount.options)
+        return steps + _union(
+            target, [f"{scratch}/lower"], f"{scratch}/writable", is_made=kept_fd >= 0, flags=int(flags)
+        )
     if mount.kind == "tmpfs":
         flags, data = mounts.parse_options(mount.options)
         return steps + mounts.tmpfs(target, flags=flags | MountFlag.NOSUID | MountFlag.NODEV, data=data)

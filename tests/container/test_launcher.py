@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit.container import Container, Limits, Namespaced, client, leftovers, run, runfolder
+from labkit.errors import InvalidSpec
 from labkit.linux.constants import NS
 from labkit.linux.spawn import shares_memory
 from tests.support import PROJECT, has, requires
@@ -112,6 +113,14 @@ def test_a_dead_launcher_is_replaced(rootfs: Path) -> None:
     assert run(Container(["true"], rootfs=rootfs)).exit.ok
     assert client.launcher() is not first
     first.close()
+
+
+def test_a_plan_that_cannot_be_made_is_said_and_the_launcher_goes_on(rootfs: Path) -> None:
+    before = client.launcher().process.pid
+    with pytest.raises(InvalidSpec, match="layers"):
+        run(Container(["true"], rootfs=[rootfs] * 600))
+    assert run(Container(["true"], rootfs=rootfs)).exit.ok
+    assert client.launcher().process.pid == before
 
 
 def test_a_hundred_containers_leave_no_descriptor_behind(rootfs: Path) -> None:
