@@ -8,8 +8,6 @@ MAKEFLAGS += --no-print-directory
 BOOTSTRAP := sh labkit/setup/bootstrap.sh
 PY := .venv/bin/python
 ARGS ?=
-NBVAL := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
-HAS_VM := $(PY) -c "from tests.support.features import has; raise SystemExit(not has('vm'))"
 PARTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/labkit/parts
 # The order of labkit.setup.parts.search_path: where a program of the lessons or the tests may lie besides PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(PARTS)/usr/bin:$(PARTS)/usr/sbin:$(PARTS)/bin
@@ -21,16 +19,9 @@ help: ## Show this list
 lab: ## Set up what is missing and open JupyterLab on lesson 00
 	@$(BOOTSTRAP) && exec $(PY) -P -m labkit.sandbox.server $(ARGS)
 
-test: ## Set up what is missing and run all tests: as root also as an ordinary user, in a VM, then the notebooks
+test: ## Set up what is missing and run all tests: as root also as an ordinary user, in a VM, and the notebooks
 	@$(BOOTSTRAP) --dev
-	@reports=$$(mktemp -d) && chmod 1777 "$$reports" && export LABKIT_FEATURE_REPORT="$$reports" && failed=0; \
-	$(PY) -m pytest $(ARGS) || failed=1; \
-	if [ "$$(id -u)" = 0 ]; then sh tests/as_user.sh $(ARGS) || failed=1; fi; \
-	if [ -n "$$LABKIT_MUST_HAVE" ] || $(HAS_VM); then $(PY) -m labkit vm test $(ARGS) || failed=1; \
-	else echo "no tests of cgroup v2 in a virtual machine: \`labkit setup vm\` says what is missing"; fi; \
-	LABKIT_TEST_RUN=notebooks $(PY) -m pytest -p tests.support.report --nbval notebooks $(NBVAL) || failed=1; \
-	$(PY) -m tests.support.summary "$$reports" || failed=1; \
-	rm -rf "$$reports"; exit $$failed
+	@exec $(PY) -m tests.support.runs $(ARGS)
 
 setup: ## Do the set-up alone: system parts, .venv/, packages, kernelspec
 	@$(BOOTSTRAP) $(ARGS)

@@ -105,11 +105,14 @@ path=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 as_user() {
     limit_s=$1
     shift
-    $enter timeout -k 10 "$limit_s" setpriv --reuid "$user" --regid "$user" --init-groups --reset-env env PATH="$path" $kept "$@"
+    # --foreground: an interrupt of this script's process group reaches the tests, too.
+    $enter timeout --foreground -k 10 "$limit_s" $turn setpriv --reuid "$user" --regid "$user" --init-groups --reset-env env PATH="$path" $kept "$@"
 }
 
 cd "$copy"
 enter=
+# Packages are unpacked and compiled: no test that measures time may run meanwhile (tests/support/turns.py).
+turn=${LABKIT_TEST_TURNS:+flock --shared $LABKIT_TEST_TURNS/room}
 started=$(date +%s)
 say "$user sets the course up in $copy"
 key=$(cat pyproject.toml labkit/setup/*.py labkit/setup/bootstrap.sh | cksum | tr ' ' -)
@@ -118,6 +121,7 @@ if [ -d "$kept_venvs/$key" ] && [ -z "${CI:-}${LABKIT_FRESH_USER:-}" ]; then
     chown -R "$user:" .venv
 fi
 as_user "$setup_timeout_s" make setup ARGS=--dev
+turn=
 venv_key=$key
 say "that took $(($(date +%s) - started)) s"
 

@@ -1,4 +1,4 @@
-"""What every test gets: the leak check around it, ``@requires``, and the table of features at the end."""
+"""What every test gets: its turn, the leak check around it, ``@requires``, and the table of features at the end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 
 from tests.support.leaks import Snapshot, become_subreaper, wait_for_leaks_since
 from tests.support.report import pytest_addoption, pytest_configure
+from tests.support.turns import pytest_runtest_protocol
 
 __all__ = [
     "nothing_is_left",
     "pytest_addoption",
     "pytest_configure",
+    "pytest_runtest_protocol",
     "pytest_sessionfinish",
     "pytest_sessionstart",
     "pytest_terminal_summary",

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from tests.support.child import PROJECT, ChildFailed, in_child, run_python
 from tests.support.features import FEATURES, Probe, has, probe, requires
+from tests.support.turns import alone
 
 __all__ = [
     "FEATURES",
     "PROJECT",
     "ChildFailed",
     "Probe",
+    "alone",
     "has",
     "in_child",
     "probe",

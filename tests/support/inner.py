@@ -16,6 +16,8 @@ __all__ = ["run_inner"]
 _ENVIRONMENT = {
     "PYTHONPATH": str(PROJECT),
     "LABKIT_FEATURE_REPORT": "",
+    "LABKIT_TEST_TURNS": "",
+    "LABKIT_ALSO_RUNS": "",
     "LABKIT_MUST_HAVE": "",
     "PYTEST_ADDOPTS": "",
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

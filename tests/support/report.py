@@ -6,6 +6,7 @@ Options and environment:
   demanded only with ``LABKIT_MUST_HAVE=1``. A line of the file is a feature and the kinds of run it belongs to.
 * ``LABKIT_TEST_RUN``: the kind of this run (``root``, ``user``, ``bare``; in a virtual machine ``guest``, ``guest-user``); else
   it follows from the user id.
+* ``LABKIT_ALSO_RUNS``: the other run that `tests.support.once` leaves tests to; what was left out is counted.
 * ``--requiring a,b``: only the tests that require one of these features.
 * ``LABKIT_FEATURE_REPORT=FOLDER``: write the counts there as JSON; `tests.support.summary` merges several runs.
 
@@ -18,12 +19,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from tests.support import once
 from tests.support.features import probe
 
 __all__ = [
@@ -49,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks and begin to count."""
     config.addinivalue_line("markers", "requires(*features): skip where the machine lacks one of them")
+    config.addinivalue_line("markers", "alone(why): no test of another run of `make test` goes on meanwhile")
     config.addinivalue_line("markers", "bare: also run as a user without delegated cgroup and without /etc/subuid")
     config.pluginmanager.register(FeatureReport.from_config(config), "labkit-features")
 
@@ -84,6 +88,11 @@ def table(features: dict[str, Counts]) -> list[str]:
     ]
 
 
+def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    """Return a line for each reason why tests were left to another run."""
+    return [f"{why}, {n} tests" for why, n in sorted(left_out.items())]
+
+
 @dataclass(slots=True, eq=False)
 class FeatureReport:
     """Counts of one run; registered with pytest by `pytest_configure`."""
@@ -92,6 +101,8 @@ class FeatureReport:
     features: dict[str, Counts] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     other_skips: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    _used_elsewhere: set[str] = field(default_factory=set)
     _worst: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -108,12 +119,20 @@ class FeatureReport:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Take out what ``--requiring`` does not name; mark tests for the bare run that ask for what only that run lacks."""
         if asked := config.getoption("--requiring"):
-            chosen = [item for item in items if set(_required(item)) & set(asked.split(","))]
-            config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-            items[:] = chosen
+            _keep(config, items, [item for item in items if set(_required(item)) & set(asked.split(","))])
         for item in items:
             if any(name in _ONLY_BARE for name in _required(item)):
                 item.add_marker("bare")
+
+    @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+    def pytest_leave_to_the_other_run(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Take out, of what is chosen, the tests that one run is enough for, if another run has them."""
+        reasons = {item: once.reason(item.nodeid, _required(item)) for item in items}
+        left_out = [item for item in items if reasons[item]]
+        self.left_out.update(reasons[item] for item in left_out)
+        self._used_elsewhere.update(name for item in left_out for name in _required(item))
+        if left_out:
+            _keep(config, items, [item for item in items if not reasons[item]])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -166,7 +185,7 @@ class FeatureReport:
             counts = self._counts(name)
             if not counts.present:
                 found.append(f"{name} must be present in a {run_kind()} run on this machine: {counts.why_not}")
-            elif counts.ran == 0:
+            elif counts.ran == 0 and name not in self._used_elsewhere:
                 found.append(f"{name} is present, but no test that requires it ran in this {run_kind()} run")
         return found
 
@@ -193,6 +212,7 @@ class FeatureReport:
                 "outcomes": dict(self.outcomes),
                 "features": {name: asdict(counts) for name, counts in self.features.items()},
                 "other_skips": dict(self.other_skips),
+                "left_out": dict(self.left_out),
                 "must_have_failures": failures,
             }
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -206,8 +226,17 @@ class FeatureReport:
                 terminalreporter.write_line(line)
         for reason, count in sorted(self.other_skips.items()):
             terminalreporter.write_line(f"skipped for another reason, {count} tests: {reason}")
+        for line in left_out_lines(self.left_out):
+            terminalreporter.write_line(line)
         for failure in self.failures():
             terminalreporter.write_line(f"MISSING: {failure}", red=True)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], chosen: list[pytest.Item]) -> None:
+    """Make ``chosen`` the tests that are run, and let pytest count the others."""
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = chosen
 
 
 def _required(item: pytest.Item) -> list[str]:
