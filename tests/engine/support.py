@@ -121,8 +121,10 @@ def busybox_tar() -> bytes:
     return out.getvalue()
 
 
-def start_labkit(folder: Path, *options: str, state: Path | None = None, prefix: Sequence[str] | None = None) -> Daemon:
-    """Start labkit's engine with its state below ``folder``, and wait until it says that it listens."""
+def start_labkit(
+    folder: Path, *options: str, state: Path | None = None, prefix: Sequence[str] | None = None, wait: bool = True
+) -> Daemon:
+    """Start labkit's engine with its state below ``folder``, and ``wait`` until it says that it listens."""
     socket, state = folder / "d.sock", state or folder / "state"
     command = [
         sys.executable,
@@ -143,6 +145,9 @@ def start_labkit(folder: Path, *options: str, state: Path | None = None, prefix:
     )  # fmt: skip
     daemon = Daemon(process, socket, state)
     assert process.stdout is not None
+    if not wait:
+        process.stdout.close()
+        return daemon
     line = process.stdout.readline()
     process.stdout.close()
     if b"listening" not in line:

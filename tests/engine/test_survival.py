@@ -9,11 +9,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from labkit.engine.keeper.lock import is_free
 from tests.engine.support import IMAGE, Daemon, busybox_tar, start_labkit
 from tests.support import requires
 
@@ -80,7 +82,7 @@ def test_containers_go_on_while_the_engine_is_dead(place: Path, network: list[st
         script,
     )
     out(daemon, "run", "-d", "--name", "ends", IMAGE, "sh", "-c", "sleep .5; exit 7")
-    out(daemon, "run", "-d", "--name", "paused", IMAGE, "sleep", "60")
+    out(daemon, "run", "-d", "--name", "paused", "--stop-timeout", "0", IMAGE, "sleep", "60")
     out(daemon, "pause", "paused")
     pid = out(daemon, "inspect", "-f", "{{.State.Pid}}", "on")
     daemon.stop(number=signal.SIGKILL)
@@ -154,7 +156,7 @@ def test_killed_at_any_moment_the_state_is_consistent(place: Path, network: list
     daemon = start_labkit(place, prefix=network)
     load(daemon)
     script = (
-        "for i in 1 2 3 4 5 6 7 8; do docker run -d --name n$i -v v$i:/v busybox sh -c 'echo x > /v/f; sleep 30';"
+        "for i in 1 2 3 4 5 6 7 8; do docker ps -q || exit; docker run -d --name n$i -v v$i:/v busybox sh -c 'echo x > /v/f; sleep 30';"
         " docker network create w$i; docker rm -f n$i; docker network rm w$i; docker volume rm v$i; done"
     )
     try:
@@ -212,7 +214,11 @@ def test_an_engine_whose_state_is_removed_under_it_still_ends_with_all_it_has(pl
 
 
 def _keeper_of(daemon: Daemon) -> int:
-    marker = f"{daemon.state}/keeper".encode()
+    return _keepers_of(daemon)[0]
+
+
+def _keepers_of(daemon: Daemon) -> list[int]:
+    marker, found = f"{daemon.state}/keeper".encode(), []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -220,8 +226,8 @@ def _keeper_of(daemon: Daemon) -> int:
             except OSError:
                 continue
             if marker in words and b"keeper.main" in words:
-                return int(entry)
-    raise AssertionError("no keeper")
+                found.append(int(entry))
+    return found
 
 
 def _until(is_so: object, *, timeout_s: float = 15.0) -> None:
@@ -229,3 +235,58 @@ def _until(is_so: object, *, timeout_s: float = 15.0) -> None:
     while not is_so():  # type: ignore[operator]
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
+
+
+def test_a_keeper_whose_engine_dies_right_after_its_start_is_used_by_the_next_one(
+    place: Path, network: list[str]
+) -> None:
+    for _ in range(4):
+        daemon = start_labkit(place, prefix=network, wait=False)
+        folder = daemon.state / "keeper"
+        _until(lambda f=folder: not is_free(str(f)) if f.exists() else False)  # type: ignore[misc]
+        daemon.stop(number=signal.SIGKILL)
+    daemon = start_labkit(place, prefix=network)
+    assert len(_keepers_of(daemon)) == 1
+    assert daemon.stop() == 0
+    assert _keepers_of(daemon) == []  # not a moment later: whoever has waited for the engine has waited for all of it
+
+
+def test_a_keeper_that_never_saw_its_engine_leaves_by_itself(place: Path, network: list[str]) -> None:
+    daemon = start_labkit(place, prefix=network, wait=False)
+    _until(lambda: (daemon.state / "keeper").exists() and not is_free(str(daemon.state / "keeper")))
+    daemon.stop(number=signal.SIGKILL)
+    _until(lambda: _keepers_of(daemon) == [])
+
+
+def test_the_end_of_an_engine_is_the_end_of_a_keeper_that_another_one_started(place: Path, network: list[str]) -> None:
+    daemon = start_labkit(place, prefix=network)
+    load(daemon)
+    for number in range(5):
+        out(daemon, "run", "-d", "--stop-timeout", "0", "--name", f"n{number}", IMAGE, "sleep", "60")
+    daemon = kill_and_restart(daemon, place, network)
+    assert daemon.stop() == 0
+    assert _keepers_of(daemon) == []
+
+
+def test_a_container_that_started_while_its_engine_was_killed_belongs_to_the_next_one(
+    place: Path, network: list[str]
+) -> None:
+    daemon = start_labkit(place, prefix=network)
+    load(daemon)
+    client = daemon.client()
+    for number in range(3):
+        made = client.api.create_container(IMAGE, "sleep 60", name=f"n{number}")["Id"]
+        starting = threading.Thread(target=lambda i=made: _try(lambda: client.api.start(i)))  # type: ignore[misc]
+        starting.start()
+        time.sleep(0.004 * number)
+        daemon = kill_and_restart(daemon, place, network)
+        starting.join()
+        assert out(daemon, "inspect", "-f", "{{.State.Status}}", f"n{number}") in ("created", "running")
+        out(daemon, "rm", "-f", f"n{number}")
+    client.close()
+    assert daemon.stop() == 0
+
+
+def _try(what: Callable[[], object]) -> None:
+    with suppress(Exception):  # the engine was killed
+        what()

@@ -8,16 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.engine.keeper import lock
 from labkit.engine.keeper.protocol import connect, receive, send
 from labkit.errors import InvalidState
 
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.engine.keeper.main import main; main(*sys.argv[2:])"
 _READY_MS = 10_000
 _LEAVE_S = 10.0
+_AT_ONCE_S = 3.0
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,13 @@ class KeeperClient:
             return False
 
     def _start(self) -> None:
-        self._end_own()  # one that does not answer keeps nothing for anybody
+        """Start a keeper; one that lives and does not answer is either on its way (then it is used), or broken (then it ends)."""
+        deadline_s = time.monotonic() + _LEAVE_S
+        while not lock.wait_until_free(self._folder, 0.0) and time.monotonic() < deadline_s:
+            if self._answers():
+                return
+            time.sleep(_LOOK_S)
+        self._end_any(signal.SIGTERM)
         ready_r, ready_w = os.pipe()
         package_parent = str(Path(__file__).resolve().parents[3])
         command = [sys.executable, "-I", "-S", "-c", _BOOT, package_parent, self._folder, str(ready_w)]
@@ -225,19 +236,22 @@ class KeeperClient:
         with suppress(OSError), connect(self._folder) as conn:
             send(conn, {"op": "leave"})
             receive(conn)
-        self._end_own(None)
+        lock.wait_until_free(self._folder, _LEAVE_S)
+        self._end_any(signal.SIGTERM)
 
-    def _end_own(self, *first: Callable[[], None] | None) -> None:
-        """Wait for the keeper that this process has started to end, and make it end. ``first``: None gives it time."""
-        process = self._process
+    def _end_any(self, number: int) -> None:
+        """End whichever keeper lives, with the signal first, then for sure. It may be the child of an engine that was killed."""
+        with suppress(FileNotFoundError):
+            lock.end_holder(self._folder, (number, signal.SIGKILL), _LEAVE_S)
+        process, self._process = self._process, None
         if process is None:
             return
-        # Somebody may have removed its socket with the whole folder: then it hears signals only.
-        for end in (*first, process.terminate, process.kill):
+        # Somebody may have removed its lock with the whole folder: then only its parent finds it.
+        for end in (None, process.terminate, process.kill):
             if end is not None:
                 end()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_LEAVE_S)
+                process.wait(_AT_ONCE_S)
                 return
 
     def release(self) -> None:

@@ -28,7 +28,8 @@ from labkit.isolation.cgroups import Cgroup, JoinFds, Limits, default_parent
 
 __all__ = ["Keeper"]
 
-_PATIENCE_S = 15.0
+#: How long nobody may subscribe before a keeper without containers thinks that its engine was killed.
+_PATIENCE_S = 5.0
 
 
 class Keeper:
@@ -94,12 +95,14 @@ class Keeper:
         try:
             with cgroup.join_fds() if cgroup else JoinFds() as join:
                 process.start(join=join, between=self._between(conn) if request["hold"] else None)
-            self._begin(conn, request, process, cgroup)
+            answer = self._begin(request, process, cgroup)
         except BaseException:
             process.close()
             if cgroup is not None:
                 cgroup.delete()
             raise
+        # From here on it is kept: an engine that was killed while it waited leaves it to the next one.
+        send(conn, answer)
 
     def _op_exec(self, conn: socket.socket, request: dict[str, Any], _: list[int]) -> None:
         target = self._find(request["container"])
@@ -108,9 +111,10 @@ class Keeper:
             if target.process is None:
                 raise InvalidState(f"{request['container']} is not running")
             process.start(join=join, target=(target.process.pid, target.process.pidfd))
-        self._begin(conn, request, process, None)
+        send(conn, self._begin(request, process, None))
 
-    def _begin(self, conn: socket.socket, request: dict[str, Any], process: Process, cgroup: Cgroup | None) -> None:
+    def _begin(self, request: dict[str, Any], process: Process, cgroup: Cgroup | None) -> dict[str, Any]:
+        """Have the loop keep a process that has been started; return what to tell of it."""
         started_ns = time.time_ns()
         pid = process.pid
 
@@ -125,7 +129,7 @@ class Keeper:
 
         self.loop.call(take_over)
         folders = {name: str(path) for name, path in cgroup.folders.items()} if cgroup else {}
-        send(conn, {"pid": pid, "started_ns": started_ns, "folders": folders, "notes": process.notes})
+        return {"pid": pid, "started_ns": started_ns, "folders": folders, "notes": process.notes}
 
     def _between(self, conn: socket.socket) -> Callable[[int, int], None]:
         def ask(pid: int, net_fd: int) -> None:

@@ -21,28 +21,36 @@ from contextlib import suppress
 
 from labkit.container.client import launcher, shutdown
 from labkit.engine.keeper.control import Keeper
+from labkit.engine.keeper.lock import take
 from labkit.engine.keeper.protocol import SOCKET_NAME, listen
 from labkit.errors import LabkitError
 
 __all__ = ["main"]
 
+#: How long one that is ending may take.
+_PATIENCE_S = 20.0
+
 
 def main(folder: str, ready_fd: str) -> None:
     """Serve until there is nothing left to keep."""
     _ignore_nothing()
+    lock = take(folder, _PATIENCE_S)
     listener = listen(folder)
     keeper = Keeper(listener)
     signal.signal(signal.SIGTERM, lambda _number, _frame: keeper.loop.post(keeper.loop.stop))
     threading.stack_size(256 << 10)
     threading.Thread(target=_start_launcher, daemon=True).start()
     gc.freeze()
-    os.write(int(ready_fd), b"1")
+    # An engine that was killed meanwhile reads nothing. The next one may be there already, and finds this keeper by its socket.
+    with suppress(BrokenPipeError):
+        os.write(int(ready_fd), b"1")
     os.close(int(ready_fd))
     try:
         keeper.loop.run()
     finally:
         _remove_socket(folder, listener)
         shutdown()
+        lock.close()
 
 
 def _ignore_nothing() -> None:
