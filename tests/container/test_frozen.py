@@ -8,6 +8,7 @@ from pathlib import Path
 from labkit.container import Container, Limits, Namespaced
 from labkit.linux.constants import NS
 from tests.support import requires
+from tests.support.cli import wait_until
 
 
 @requires("userns")
@@ -38,9 +39,11 @@ def test_a_container_that_forks_all_the_time_is_frozen_as_a_whole() -> None:
     ) as container:
         container.start()
         assert container.cgroup is not None
+        folder = container.cgroup.folders["pids"]
+        # The shell has begun, but perhaps not forked yet.
+        assert wait_until(lambda: len((folder / "cgroup.procs").read_text().split()) >= 4)
         container.cgroup.freeze()
         # The scheduler's own account of each process, not the group's: it stands still.
-        folder = container.cgroup.folders["pids"]
         pids = (folder / "cgroup.procs").read_text().split()
         assert len(pids) >= 2
         before = [Path(f"/proc/{pid}/schedstat").read_text() for pid in pids]
