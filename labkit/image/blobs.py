@@ -165,6 +165,15 @@ class BlobReader:
             self._check()
         return data
 
+    @property
+    def digest_so_far(self) -> str:
+        """The digest of what was read."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
+    def reopened(self) -> int:
+        """Return a descriptor of the same file at its beginning, which the caller owns."""
+        return os.open(f"/proc/self/fd/{self._file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+
     def _check(self) -> None:
         if self._hash.hexdigest() != hex_of(self.digest):
             raise ImageError(f"The blob {self.digest} is damaged: its {self.offset} bytes have another digest.")

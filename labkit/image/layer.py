@@ -12,6 +12,7 @@ See: OCI Image Specification, layer.md and config.md ("DiffID"); RFC 1952 (gzip)
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 
 from labkit.errors import ImageError
 from labkit.image import media_types
+from labkit.image.background import BackgroundHash
 from labkit.image.blobs import BlobStore, BlobWriter
 from labkit.image.descriptor import Descriptor
 from labkit.image.media_types import Compression, compression_of
@@ -183,13 +185,19 @@ class LayerReader:
             )
         self._blob = blobs.open(descriptor.digest, size=descriptor.size)
         self._plain = Decompressor(self._blob, compression, limits=limits)
-        self._hash = hashlib.sha256() if not diff_id.startswith("sha512") else hashlib.sha512()
+        algorithm = "sha512" if diff_id.startswith("sha512") else "sha256"
+        # What is not compressed is the tar itself, and has one digest for both.
+        same = compression == "none" and descriptor.digest.startswith(algorithm)
+        self._hash = None if same else BackgroundHash(algorithm)
         self._wanted = diff_id
+        #: A file with the plain tar, at its beginning; -1 if the layer is compressed.
+        self.plain_fd = self._blob.reopened() if compression == "none" else -1
 
     def read(self, size: int = -1, /) -> bytes:
         """Return the next part of the tar, nothing at its end. Raises: ImageError if it is not the layer that was promised."""
         data = self._plain.read()
-        self._hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         if not data:
             # Not only the tar but the whole blob must be what its digest says.
             while self._blob.read(_READ_BYTES):
@@ -201,7 +209,7 @@ class LayerReader:
     @property
     def diff_id(self) -> str:
         """The digest of what was read so far; at the end, the layer's diff id."""
-        return f"{self._hash.name}:{self._hash.hexdigest()}"
+        return self._blob.digest_so_far if self._hash is None else self._hash.digest()
 
     @property
     def size_bytes(self) -> int:
@@ -209,8 +217,13 @@ class LayerReader:
         return self._plain.given_bytes
 
     def close(self) -> None:
-        """Close the blob."""
+        """Close the blob; safe to call twice."""
         self._blob.close()
+        if self._hash is not None:
+            self._hash.close()
+        if self.plain_fd >= 0:
+            os.close(self.plain_fd)
+            self.plain_fd = -1
 
     def __enter__(self) -> LayerReader:
         return self

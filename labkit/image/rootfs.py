@@ -93,7 +93,7 @@ class LayerFolders:
             diff = scratch / "diff"
             diff.mkdir(mode=0o755)
             with LayerReader(self._blobs, layer, diff_id=diff_id, limits=limits) as reader:
-                done = unpack(reader, diff, limits=limits, lowers=below)
+                done = unpack(reader, diff, limits=limits, lowers=below, plain_fd=reader.plain_fd)
             note = Unpack(diff_id, _boot_id(), **asdict(done))
             self._place(scratch, chain_id, note)
         return note

@@ -41,7 +41,7 @@ __all__ = ["Readable", "TarReader", "filler"]
 
 _ZEROS = bytes(BLOCK)
 _BUFFER_BYTES = 1 << 20
-_SPLICE_BYTES = 1 << 18
+_MOVED_BYTES = 1 << 18
 _MOST_EXTENSION_BYTES = 1 << 20
 _MOST_EXTENSIONS = 16
 
@@ -56,7 +56,7 @@ class TarReader:
         self._fill: Callable[[memoryview], int] = (
             partial(_read_fd, source) if isinstance(source, int) else source
         )  # fmt: skip
-        self._fd = _pipe_of(source)
+        self._fd, self._is_pipe = _movable(source)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0
         self._left = 0  # bytes of the current body not yet taken
@@ -80,9 +80,8 @@ class TarReader:
         self._left -= size
         while size:
             if self._start == self._end:
-                if self._fd >= 0 and size >= _SPLICE_BYTES:
-                    # From the pipe into the file without a turn through this process's memory. See: splice(2).
-                    written = self._splice(out_fd, size)
+                if self._fd >= 0 and size >= _MOVED_BYTES:
+                    written = self._move(out_fd, size)
                     size -= written
                     if written:
                         continue
@@ -93,10 +92,13 @@ class TarReader:
             self._start += written
             size -= written
 
-    def _splice(self, out_fd: int, size: int) -> int:
-        """Move up to ``size`` bytes; 0 where the file's file system cannot do that."""
+    def _move(self, out_fd: int, size: int) -> int:
+        """Move up to ``size`` bytes without a turn through this process's memory; 0 where the file system cannot do that.
+
+        See: splice(2) for pipes, sendfile(2) for files.
+        """
         try:
-            written = os.splice(self._fd, out_fd, size)
+            written = os.splice(self._fd, out_fd, size) if self._is_pipe else os.sendfile(out_fd, self._fd, None, size)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -266,9 +268,12 @@ class TarReader:
         return ImageError(f"The archive ends in the middle, after {self.current}.")
 
 
-def _pipe_of(source: int | Callable[[memoryview], int]) -> int:
-    """Return the descriptor of the source if it is a pipe, from which bytes can be spliced; else -1."""
-    return source if isinstance(source, int) and stat.S_ISFIFO(os.fstat(source).st_mode) else -1
+def _movable(source: int | Callable[[memoryview], int]) -> tuple[int, bool]:
+    """Return the descriptor from which the system itself can move bytes into files (else -1), and whether it is a pipe."""
+    mode = os.fstat(source).st_mode if isinstance(source, int) else 0
+    if isinstance(source, int) and (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return source, stat.S_ISFIFO(mode)
+    return -1, False
 
 
 def _read_fd(fd: int, buffer: memoryview) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from labkit.image.layer import Decompressor
+from labkit.image import media_types
+from labkit.image.blobs import BlobStore
+from labkit.image.layer import LayerReader
+from labkit.image.media_types import Compression
 from labkit.image.rootfs import remove_tree
 from labkit.image.unpack import unpack
 from tests.support import PROJECT, requires
@@ -24,7 +30,7 @@ RUNS = 3
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a 200 MB layer, plain and gzip: as an interpreter's installation, large libraries and many small files."""
+    """A folder with a 200 MB layer, plain, gzip and zstd: as an interpreter's installation, large libraries and many small files."""
     folder = tmp_path_factory.mktemp("layer")
     rnd, source = random.Random(7), folder / "source"
     for number in range(20):
@@ -37,6 +43,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     subprocess.run(["tar", "-C", str(source), "-cf", str(folder / "layer.tar"), "."], check=True)
     subprocess.run(["gzip", "-1", "-k", str(folder / "layer.tar")], check=True)
+    subprocess.run(["zstd", "-q", "-3", "-k", str(folder / "layer.tar")], check=True)
     shutil.rmtree(source)
     return folder
 
@@ -45,34 +52,51 @@ def by_tar(archive: Path, target: Path) -> None:
     subprocess.run(["tar", "-C", str(target), "-xf", str(archive)], check=True)
 
 
-def by_labkit(archive: Path, target: Path) -> None:
-    with archive.open("rb", buffering=0) as file:
-        unpack(Decompressor(file, "gzip" if archive.suffix == ".gz" else "none"), target)
-
-
-def seconds(work: object, archive: Path, target: Path) -> float:
+def measured(work: Callable[[], object], target: Path) -> tuple[float, float]:
+    """Return the seconds that unpacking into ``target`` takes, by the wall clock and of processors (children's too)."""
     target.mkdir()
-    started_s = time.perf_counter()
-    work(archive, target)  # type: ignore[operator]
-    elapsed_s = time.perf_counter() - started_s
+    before_s, started_s = processors_s(), time.perf_counter()
+    work()
+    elapsed_s, used_s = time.perf_counter() - started_s, processors_s() - before_s
     remove_tree(target)
-    return elapsed_s
+    return elapsed_s, used_s
 
 
-@pytest.mark.parametrize("kind", ["layer.tar", "layer.tar.gz"])
-def test_a_layer_of_200_MB_is_unpacked_about_as_fast_as_by_tar(layer: Path, tmp_path: Path, kind: str) -> None:
+def processors_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+@requires("program:zstd")
+@pytest.mark.parametrize(
+    ("name", "kind"), [("layer.tar", "none"), ("layer.tar.gz", "gzip"), ("layer.tar.zst", "zstd")]
+)  # fmt: skip
+def test_a_layer_of_200_MB_is_unpacked_and_checked_about_as_fast_as_tar_unpacks_it(
+    layer: Path, tmp_path: Path, name: str, kind: Compression
+) -> None:
     assert (layer / "layer.tar").stat().st_size > 190 * _MiB
-    ratios = []
+    blobs, target = BlobStore(tmp_path / "store"), tmp_path / "t"
+    descriptor = blobs.put((layer / name).read_bytes(), media_types.layer_type(kind))
+    with (layer / "layer.tar").open("rb") as file:
+        diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+    def by_labkit() -> None:
+        with LayerReader(blobs, descriptor, diff_id=diff_id) as reader:
+            unpack(reader, target, plain_fd=reader.plain_fd)
+
+    ratios: list[tuple[float, float]] = []
     for _ in range(3):  # a machine that is busy with something else gets another chance
         ours, theirs = [], []
         for _ in range(RUNS):
-            theirs.append(seconds(by_tar, layer / kind, tmp_path / "t"))
-            ours.append(seconds(by_labkit, layer / kind, tmp_path / "t"))
-        ratios.append(statistics.median(ours) / statistics.median(theirs))
-        if ratios[-1] <= 1.2:
+            theirs.append(measured(lambda: by_tar(layer / name, target), target))
+            ours.append(measured(by_labkit, target))
+        medians = [[statistics.median(row[n] for row in rows) for n in (0, 1)] for rows in (ours, theirs)]
+        ratios.append((medians[0][0] / medians[1][0], medians[0][1] / medians[1][1]))
+        # Two processes that hand data to each other wait for a busy machine more often than one; their work is no more for it.
+        if min(ratios[-1]) <= 1.2:
             break
-    print(f"{kind}: labkit/tar = {ratios}")
-    assert min(ratios) <= 1.2, ratios
+    print(f"{name}: labkit/tar (wall clock, processors) = {ratios}")
+    assert min(min(pair) for pair in ratios) <= 1.2, ratios
 
 
 _MEASURED = """
