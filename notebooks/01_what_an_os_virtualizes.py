@@ -10,7 +10,9 @@ lends them, and by which rule?
 - tell virtual from physical memory, and see a page arrive at the moment it is touched;
 - explain copy-on-write, and what happens when memory runs out and there is swap.
 
-**Time:** about 30 minutes. **You need** a little Python, and [lesson 00](00_start_here.ipynb).
+**Time:** about 12 minutes to read, 20 for the exercises. **You need** a little Python, and [lesson 00](00_start_here.ipynb).
+
+[← 00 Start here](00_start_here.ipynb) · [Glossary](glossary.md) · [02 Virtual machines →](02_virtual_machines.ipynb)
 """
 
 # %%
@@ -18,80 +20,82 @@ import mmap
 import resource
 import subprocess
 import sys
-import time
 
 import psutil
 
 from labkit import MiB, charts, lesson
-from labkit.setup.parts import find_busybox
-from labkit.vm.guest import Guest
-from labkit.vm.micro import micro_spec
+from labkit.charts import shares as share_chart
+from labkit.measure import scenes
+from labkit.measure.shares import SharedCpu
+from labkit.widgets.cpu_shares import CpuShares
+from labkit.widgets.touch_view import touch_view
 
 lesson.begin("01_what_an_os_virtualizes")
 
 # %% tags=["nbval-ignore-output"]
-lesson.needs("busybox", "qemu-system-x86_64", "guest kernel")
+lesson.needs("cgroup cpu")
+
+# %% tags=["nbval-ignore-output"]
+machines = lesson.needs(*lesson.MACHINE)
+machines
 
 # %% [markdown]
 """
 ## A processor for everybody
 
-A *process* is a program that runs: its memory, its open files, and the state of the processor when it was last on it. The kernel lets
-one run for some milliseconds, puts its state away, and takes the next. Each process has a *weight*; those that want to run share the processor in proportion to
-their weights. `nice` sets it: each step makes a weight a quarter smaller, so `nice -n 5` has a third of the usual.
+A *[process](glossary.md#process)* is a program that runs: its memory, its open files, and the state of the processor when it was last on it. The kernel lets
+one run for some milliseconds, puts its state away, and takes the next. Each process has a *[weight](glossary.md#weight)*, or the group that it is in has one (lesson 04);
+those that want to run share the processor in proportion to their weights.
 
-Two programs that only compute, bound to one and the same processor, one of them nice:
+Two programs that only compute, bound to one and the same processor. The first has the weight 300, the second 100:
 """
 
 # %%
 guess_share = lesson.predict(
-    "One program runs as usual, the other with nice 5, on one processor. How many times as much time does the first get?", unit="times",
-    why="The kernel's table of weights: 1024 for nice 0, 335 for nice 5.",
+    "Weights 300 and 100, one processor. How many times as much time does the first program get?", unit="times",
+    why="In proportion to the weights. Nobody is kept waiting for ever, and nothing is lost: together they use the whole processor.",
 )
 guess_share
 
-# %%
-busybox = str(find_busybox())
-
-def hog(nice):
-    """Start a program that computes without end, bound to one processor."""
-    process = psutil.Popen([busybox, "sh", "-c", "while :; do :; done"])
-    process.cpu_affinity([min(psutil.Process().cpu_affinity())])
-    process.nice(nice)
-    return process
-
 # %% tags=["nbval-ignore-output"]
-usual, nice = hog(0), hog(5)
-time.sleep(0.5)
-start = [sum(process.cpu_times()[:2]) for process in (usual, nice)]
-time.sleep(5)
-shares = [sum(process.cpu_times()[:2]) - begun for process, begun in zip((usual, nice), start, strict=True)]
-for process in (usual, nice):
-    process.kill()
-    process.wait()
-print(f"usual {shares[0]:.2f} s, nice {shares[1]:.2f} s: {shares[0] / shares[1]:.1f} times as much")
+with SharedCpu(weights=(300, 100)) as pair:
+    hogs = pair.pids
+    shares = pair.measure(4.0)
+first, second = shares.used_s
+print(f"weight 300: {first:.2f} s, weight 100: {second:.2f} s: {shares.ratio:.1f} times as much")
+print(f"the weights were set with {shares.by}. {shares.note}")
 
 # %% tags=["nbval-ignore-output"]
 figure, (axes,) = charts.figure(7.2, 1.8)
-rows = [charts.Bar(name, value, "process") for name, value in zip(("usual", "nice 5"), shares, strict=True)]
-charts.bars(axes, rows, title=f"Weights decide: {shares[0] / shares[1]:.1f} to 1", x="processor time (s)")
-charts.show(figure, alt=f"Two bars of processor time: usual {shares[0]:.2f} s, nice {shares[1]:.2f} s.")
+share_chart.draw(axes, shares)
+charts.show(figure, alt=f"Two bars of processor time: weight 300 {first:.2f} s, weight 100 {second:.2f} s.")
 
 # %% tags=["nbval-ignore-output"]
-guess_share.compare(shares[0] / shares[1])
+guess_share.compare(shares.ratio)
 
 # %%
-lesson.check("the nice program gets less, and not nothing", 1.5 < shares[0] / shares[1] < 6, got=shares)
+lesson.check("the lighter program gets less, and not nothing", 1.5 < shares.ratio < 6, got=shares)
 
 # %% [markdown]
 """
-**What happened.** Both ran at once, as far as they could tell. A processor that is lent in slices, by weight: the kernel has virtualized it. Lesson 04 gives weights
-to whole groups of processes.
+**What happened.** Both ran at once, as far as they could tell. A processor that is lent in slices, by weight: the kernel has virtualized it. (Where groups may not be
+made, `nice` did it: each step makes a weight a quarter greater or smaller, five of them a factor of three.)
+
+Now move the weights while both run. When do both get half? What does a weight of 1000 against 10 leave to the other?
+"""
+
+# %% tags=["nbval-ignore-output"]
+weights = CpuShares(shares)
+weights
+
+# %% [markdown]
+"""
+A weight only counts where there is somebody else: alone, the lightest program gets all of the processor.
 
 ## A memory for everybody
 
-Each process has addresses of its own: *virtual* memory. A table of the kernel's says which page (4 KiB) of it lies where in the real one, and most
-pages lie nowhere. We ask for 256 MiB and look at the size (what we may address) and at the *resident set* (what really lies in memory).
+Each process has addresses of its own: *[virtual memory](glossary.md#virtual-memory)*. A table of the kernel's says which page (4 KiB) of it lies where in the real one,
+and most pages lie nowhere. We ask for 256 MiB and look at the size (what we may address) and at the *resident set* (what really lies in memory).
 """
 
 # %%
@@ -131,6 +135,17 @@ area.close()
 **What happened.** Touching a page without memory stops the program for a moment (a *page fault*); the kernel finds a free page, enters it in the table, and
 lets the program go on, which notices nothing.
 
+Try it: one slider asks for memory, the other one touches it. What happens when less is touched than before?
+"""
+
+# %% tags=["nbval-ignore-output"]
+memory = touch_view(asked_mib=256, touched_mib=64)
+memory
+
+# %% [markdown]
+"""
+Memory that is given back (here by `madvise`) leaves the resident set at once; the size stays until the area is unmapped.
+
 ## Copy on write
 
 `fork` makes a second process with the same memory. Copying all of it would take long, and mostly be in vain. So both get the same pages, marked
@@ -168,22 +183,33 @@ with 128 MiB. Its swap is a device that compresses.
 """
 
 # %% tags=["nbval-ignore-output"]
-prepare = "echo 200M > /sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0 && mount -o remount,size=200M /tmp"
-fill = "dd if=/dev/zero of=/tmp/fill bs=1M count=100 2>/dev/null; free -m; grep pswpout /proc/vmstat"
-with Guest(spec=micro_spec(memory_mib=128, modules=["lzo-rle", "zram"])) as small:
-    small.exec(["sh", "-c", prepare], timeout_s=60)
-    told = small.exec(["sh", "-c", fill], timeout_s=60).text
-print(told)
+lesson.source(scenes.swap_out, without_docstring=True)
+
+# %% tags=["nbval-ignore-output"]
+swapped = lesson.recorded_or("swapped", scenes.swap_out, here=machines).result
+print(swapped.text)
 
 # %%
-swapped_pages = int(told.split()[-1])
-lesson.check("pages were swapped out so that 100 MiB fitted", swapped_pages > 1000, got=told)
+lesson.check("pages were swapped out so that 100 MiB fitted", machines and swapped.pages > 1000, got=swapped)
 
 # %% [markdown]
 """
 **What happened.** The files of `/tmp` lie in the guest's memory. When it was full, the kernel moved pages to the swap device. A program that needs one again waits until it is
 back: correct, and slow.
+"""
 
+# %%
+lesson.quiz(
+    "A program's size is 20 GiB on a machine with 8 GiB of memory, and nothing is swapped out. How can that be?",
+    [
+        lesson.Answer("the kernel is lying", "It counts what may be addressed. How much of that lies in memory is another number."),
+        lesson.Answer("most of its pages were never touched", "Asking is free; the resident set is what counts.", right=True),
+        lesson.Answer("the rest is in the processor's cache", "A cache holds copies of what lies in memory, and a few MiB of it."),
+    ],
+)
+
+# %% [markdown]
+"""
 ## Exercise 1: a large address space
 
 Return an `mmap` of at least 512 MiB of which less than 8 MiB are resident.
@@ -265,6 +291,7 @@ The same in a shell:
 
 ```sh
 nice -n 5 taskset 1 sh -c 'while :; do :; done'
+systemd-run --user --scope -p CPUWeight=300 sh -c 'while :; do :; done'
 grep -e VmSize -e VmRSS /proc/self/status
 vmstat 1; swapon --show
 ```
@@ -279,8 +306,11 @@ vmstat 1; swapon --show
 - After fork both share pages until one writes.
 - Swap holds what memory does not, and costs time.
 
+The last cell ends what this notebook started. (The program behind the memory sliders sleeps until you move them, and ends with the notebook.)
+
 Next: [02 Virtual machines](02_virtual_machines.ipynb).
 """
 
 # %%
-lesson.check("the two programs have ended", all(process.poll() is not None for process in (usual, nice)), got=usual.poll())
+weights.stop()
+lesson.check("the programs have ended", not any(map(psutil.pid_exists, hogs)) and not weights.running, got=hogs)
