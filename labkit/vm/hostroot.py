@@ -30,7 +30,15 @@ from labkit.vm.kernel import find_kernel
 from labkit.vm.modules import with_dependencies
 from labkit.vm.spec import GuestMount, GuestSpec, Share
 
-__all__ = ["HOSTROOT_MODULES", "NETWORK_MODULES", "HostRoot", "enter_host_root", "environment", "hostroot_spec"]
+__all__ = [
+    "HOSTROOT_MODULES",
+    "NETWORK_MODULES",
+    "HostRoot",
+    "enter_host_root",
+    "environment",
+    "hostroot_spec",
+    "move_to_root",
+]
 
 #: What the guest needs for its files, and what containers with networks of their own need.
 HOSTROOT_MODULES = ("virtio_mmio", "9pnet_virtio", "9p", "overlay")
@@ -144,11 +152,22 @@ def enter_host_root(machine: str) -> tuple[CallList, Mapping[Slot, str]]:
         purposes[calls.call("mkdirat", _AT_FDCWD, f"/layer/{name}", 0o755)] = f"make /layer/{name}"
     layers = "lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work"
     purposes[calls.call("mount", "overlay", "/root", "overlay", 0, layers)] = "lay an overlay over the host's files"
-    calls.call("chdir", "/root")
-    purposes[calls.call("mount", ".", "/", None, _MOVE, None)] = "move the overlay to the root"
+    move_to_root(calls, purposes, "/root")
+    return calls, purposes
+
+
+def move_to_root(calls: CallList, purposes: dict[Slot, str], folder: str, *, memory: bool = True) -> None:
+    """Add the calls that make the mount at ``folder`` the root of everything to come, with a /proc, /sys, /dev of the guest's own.
+
+    With ``memory``, /tmp, /run and their like are the guest's own, too.
+    """
+    calls.call("chdir", folder)
+    purposes[calls.call("mount", ".", "/", None, _MOVE, None)] = f"move {folder} to the root"
     purposes[calls.call("chroot", ".")] = "change its root"
     calls.call("chdir", "/")
     for mount in _OWN_MOUNTS:
+        if mount.fstype == "tmpfs" and not memory:
+            continue
         if mount.target in _MADE_FOLDERS:
             calls.call("mkdirat", _AT_FDCWD, mount.target, 0o755)
         made = calls.call("mount", mount.source or mount.fstype, mount.target, mount.fstype, mount.flags, mount.options)
@@ -159,7 +178,6 @@ def enter_host_root(machine: str) -> tuple[CallList, Mapping[Slot, str]]:
     opened = calls.call("openat", _AT_FDCWD, "/sys/fs/cgroup/cgroup.subtree_control", _O_WRONLY | _O_CLOEXEC)
     purposes[calls.call("write", opened, words, len(words))] = "give the cgroup controllers to groups"
     calls.call("close_range", 10, 1 << 30, 0)  # what was opened; the agent's own descriptors are below
-    return calls, purposes
 
 
 def environment() -> dict[str, str]:

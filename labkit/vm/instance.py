@@ -17,7 +17,9 @@ import select
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from labkit.container import leftovers, runfolder
 from labkit.errors import GuestError
@@ -40,6 +42,7 @@ MEMORY_FACTS = "/proc/meminfo"
 _QEMU_BYTES = 96 << 20
 _LAST_WORDS_S = 2.0
 _LOOK_AGAIN_MS = 1
+_BY_DESCRIPTOR = "/proc/self/fd/"
 
 
 class Instance:
@@ -73,10 +76,11 @@ class Instance:
                 memory=memory.number, initramfs=archive.number, networks=tuple((_cable(theirs, network), mac) for mac in spec.cards),
             )  # fmt: skip
             incoming = f"fd:{incoming_fd}" if incoming_fd >= 0 else ""
-            command = qemu_command(qemu, accelerated, spec, ends, incoming=incoming)
-            inherit = [*ends.all, *([incoming_fd] if incoming else [])]
+            opened = _opened(theirs, spec) if spec.user >= 0 else spec
+            command = qemu_command(qemu, accelerated, opened, ends, incoming=incoming)
+            inherit = [*ends.all, *([incoming_fd] if incoming else []), *_fds_of(opened)]
             env = {"PATH": os.environ.get("PATH", os.defpath), leftovers.LAUNCHER_VARIABLE: folder.path}
-            self.process = QemuProcess(name, command, inherit=inherit, env=env, console=console[0])
+            self.process = QemuProcess(name, command, inherit=inherit, env=env, console=console[0], user=spec.user)
         stack.callback(self.process.close)
         stack.callback(self.monitor.close)
         self.command = command
@@ -156,6 +160,22 @@ def _run_folder(stack: ExitStack) -> runfolder.RunFolder:
         raise GuestError(f"The guest's folder below {base} could not be made: {error.strerror}.") from error
     stack.callback(folder.remove)
     return folder
+
+
+def _opened(stack: ExitStack, spec: GuestSpec) -> GuestSpec:
+    """Return ``spec`` with descriptors in place of paths, for a QEMU whose user may not go to where these lead."""
+
+    def by_descriptor(path: Path, flags: int) -> Path:
+        fd = stack.enter_context(Fd(os.open(path, flags | os.O_RDONLY | os.O_CLOEXEC)))
+        return Path(f"{_BY_DESCRIPTOR}{fd.number}")
+
+    shares = tuple(replace(share, path=by_descriptor(share.path, os.O_DIRECTORY)) for share in spec.shares)
+    return replace(spec, kernel=by_descriptor(spec.kernel, 0), shares=shares)
+
+
+def _fds_of(spec: GuestSpec) -> list[int]:
+    paths = [str(path) for path in (spec.kernel, *(share.path for share in spec.shares))]
+    return [int(path.removeprefix(_BY_DESCRIPTOR)) for path in paths if path.startswith(_BY_DESCRIPTOR)]
 
 
 def _cable(theirs: ExitStack, network: Network | None) -> int:

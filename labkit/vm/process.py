@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from labkit.errors import GuestError
+from labkit.errors import FeatureMissing, GuestError
 from labkit.linux.fds import Fd
 from labkit.vm.console import Console
 
@@ -47,6 +47,7 @@ class QemuProcess:
         inherit: Sequence[int],
         env: Mapping[str, str],
         console: socket.socket,
+        user: int = -1,
     ) -> None:
         self.console = Console()
         self.started_s = 0.0
@@ -62,7 +63,7 @@ class QemuProcess:
             try:
                 self.started_s = time.monotonic()
                 self._popen = subprocess.Popen(
-                    [*_bound_to_parent(), *command], pass_fds=inherit, env=dict(env), cwd="/",
+                    [*_bound_to_parent(user), *command], pass_fds=inherit, env=dict(env), cwd="/",
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                     # Ctrl-C and "interrupt the kernel" signal the whole group: that is for the program, not for its machines.
                     start_new_session=True,
@@ -147,9 +148,15 @@ class QemuProcess:
                         self._complaints = (self._complaints + data)[-_MOST_COMPLAINT_BYTES:]
 
 
-def _bound_to_parent() -> list[str]:
-    """Return the words before a command that let the kernel kill it when the thread that starts it ends."""
+def _bound_to_parent(user: int) -> list[str]:
+    """Return the words before a command that let the kernel kill it when the thread that starts it ends.
+
+    With a ``user`` (not -1) the command runs as that one, without a capability and without a way to gain any.
+    """
     setpriv = shutil.which("setpriv")
     if setpriv is not None and not os.path.realpath(setpriv).endswith("busybox"):
-        return [setpriv, "--pdeathsig", "KILL", "--"]
+        becoming = [f"--reuid={user}", f"--regid={user}", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
+        return [setpriv, *(becoming if user >= 0 else ()), "--pdeathsig", "KILL", "--"]
+    if user >= 0:
+        raise FeatureMissing("labkit runs this QEMU as another user by setpriv.", remedy="Install util-linux.")
     return [sys.executable, "-I", "-S", "-c", _SHIM, str(Path(__file__).resolve().parents[2])]
