@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(folder: Path) -> None:
     spec = json.loads((folder / "kernel.json").read_text())
-    policy, level = load(), find_level()
+    policy = load()
+    level = find_level(policy.backend)
     print(f"{folder.name:<10} {spec['display_name']}\n{'folder':<10} {folder}\n{'Python':<10} {spec['argv'][0]}")
     print(
-        f"{'sandbox':<10} {level.name}{': ' if level.reasons else ''}{' '.join(level.reasons)}\n{'policy':<10} {policy.source}"
+        f"{'sandbox':<10} {level.name}{' in a virtual machine' if level.backend == 'vm' else ''}{': ' if level.reasons else ''}{' '.join(level.reasons)}\n{'policy':<10} {policy.source}"
     )

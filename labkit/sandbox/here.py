@@ -44,8 +44,9 @@ class Here:
 
 def facts_text(level: Level, policy: Policy) -> str:
     """Return what the file shall say; the summary is there for readers that know no more of labkit than this file."""
-    inside = Here(level.name, level.reasons, policy)
-    facts = {"level": level.name, "reasons": level.reasons, "policy": as_text(policy), "summary": inside.summary}
+    name = f"{level.name}, in a virtual machine" if level.backend == "vm" else level.name
+    inside = Here(name, level.reasons, policy)
+    facts = {"level": name, "reasons": level.reasons, "policy": as_text(policy), "summary": inside.summary}
     return json.dumps(facts, indent=1)
 
 

@@ -12,9 +12,8 @@ See: the Jupyter messaging specification ("error"), zmq_ipc(7).
 from __future__ import annotations
 
 import json
-import os
-import stat
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import zmq
@@ -23,14 +22,13 @@ from jupyter_client.session import Session
 from labkit.sandbox.policy import Policy
 from labkit.units import format_bytes
 
-__all__ = ["NAMES", "publish", "read_busy_cell", "words"]
+__all__ = ["NAMES", "header_of", "publish", "words"]
 
 #: The error's name in the notebook, by limit.
 NAMES = {"memory": "MemoryLimitReached", "disk": "DiskLimitReached"}
 
 #: How long clients get to come back: they try every tenth of a second, somewhat spread.
 _PATIENCE_S = 0.6
-_MOST_BYTES = 4096
 _HEADER_KEYS = ("msg_id", "msg_type", "session", "username", "version", "date")
 
 
@@ -50,37 +48,47 @@ def words(limit: str, policy: Policy) -> str:
     )
 
 
-def read_busy_cell(file_fd: int) -> dict[str, Any] | None:
+def header_of(noted: bytes) -> dict[str, Any] | None:
     """Return the header of the request that the kernel was working on, as it noted it in its file; None if it was idle.
 
     The student's programs can write that file, so it is believed only as far as it is a header.
     """
-    if not stat.S_ISREG(os.fstat(file_fd).st_mode):
-        return None
     try:
-        header = json.loads(os.pread(file_fd, _MOST_BYTES, 0))
-    except ValueError:
+        header = json.loads(noted)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(header, dict) or not all(isinstance(header.get(key), str) for key in _HEADER_KEYS[:3]):
         return None
     return {key: header[key] for key in _HEADER_KEYS if isinstance(header.get(key), str)}
 
 
-def publish(address: str, key: bytes, parent: dict[str, Any] | None, *, name: str, words: str) -> bool:
-    """Serve ``address`` (of the output channel) for a moment and send one error to whoever comes; return whether anybody did."""
-    session = Session(key=key, username="kernel")
+def publish(connection: Mapping[str, Any], parent: dict[str, Any] | None, *, name: str, words: str) -> bool:
+    """Serve the output channel for a moment and send one error to whoever comes; return whether anybody did."""
+    key = connection["key"]
+    session = Session(key=key.encode() if isinstance(key, str) else key, username="kernel")
     content = {"ename": name, "evalue": words, "traceback": [f"\x1b[31m{name}\x1b[0m: {words}"]}
     context = zmq.Context()
     try:
         with context.socket(zmq.XPUB) as socket:
             socket.linger = 200
-            socket.bind(address)
+            if "curve_secretkey" in connection:
+                socket.curve_server = True
+                socket.curve_publickey, socket.curve_secretkey = (
+                    connection[name].encode() for name in ("curve_publickey", "curve_secretkey")
+                )
+            socket.bind(_output_address(connection))
             came = _subscribers(socket)
             if came:
                 session.send(socket, "error", content=content, parent=parent, ident=b"error")
             return came > 0
     finally:
         context.term()
+
+
+def _output_address(connection: Mapping[str, Any]) -> str:
+    """Return where the kernel's output channel was: jupyter_client puts a dash before the number of a Unix socket."""
+    transport, between = connection["transport"], "-" if connection["transport"] == "ipc" else ":"
+    return f"{transport}://{connection['ip']}{between}{connection['iopub_port']}"
 
 
 def _subscribers(socket: zmq.Socket[bytes]) -> int:

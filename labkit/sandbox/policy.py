@@ -102,7 +102,7 @@ class Policy:
 
 
 KEYS = (
-    Key("backend", "sandbox", "backend", "choice", "what the sandbox is made of", choices=("auto", "namespaces", "vm")),
+    Key("backend", "sandbox", "backend", "choice", "what it is made of; auto: namespaces, else vm", choices=("auto", "namespaces", "vm")),
     Key(
         "require", "sandbox", "require", "choice", "full: refuse to start a weaker sandbox than a full one",
         choices=("any", "full"),

@@ -22,24 +22,27 @@ import warnings
 import weakref
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.connect import ConnectionFileMixin, KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from typing_extensions import override
 
 from labkit.container import runfolder
 from labkit.errors import LabkitError, SetupError
-from labkit.linux.fds import Fd, pipe
+from labkit.linux.fds import pipe
 from labkit.sandbox import inside, notice
 from labkit.sandbox.environment import environment
 from labkit.sandbox.here import FACTS_FILE, facts_text
-from labkit.sandbox.level import REFUSED, Level, find_level, required
+from labkit.sandbox.level import Level, find_level, required
 from labkit.sandbox.policy import Policy, load
 from labkit.sandbox.sandbox import Sandbox, SandboxEnd
 from labkit.sandbox.subtree import PREFIX
 from labkit.sandbox.view import SOCKETS
 from labkit.sandbox.watcher import Watcher
+
+if TYPE_CHECKING:
+    from labkit.sandbox.machine import MachineSandbox
 
 __all__ = ["SandboxProvisioner"]
 
@@ -56,10 +59,9 @@ class SandboxProvisioner(LocalProvisioner):
 
     policy: Policy = Policy()
     level: Level = Level("none")
-    sandbox: Sandbox | None = None
+    sandbox: Sandbox | MachineSandbox | None = None
     folder: runfolder.RunFolder | None = None
     _watcher: Watcher | None = None
-    _busy: Fd | None = None
     _asked: dict[str, Any] | None = None
     _ending = False
     _has_worked: ClassVar[bool] = False
@@ -76,14 +78,14 @@ class SandboxProvisioner(LocalProvisioner):
         Raises: InvalidSpec for a wrong policy, FeatureMissing for one that this machine cannot keep.
         """
         self.policy = load()
-        self.level = required(find_level(), self.policy)
+        self.level = required(find_level(self.policy.backend), self.policy)
         kwargs = _asked | {"extra_arguments": [*_asked.get("extra_arguments", []), _EXTENSION]}
         self._asked = dict(kwargs)
+        _remember(self)
         if not self.level.namespaces:
-            return await self._plain()
+            return await self._on_loopback()
         km: Any = self.parent
         if self.folder is None:
-            _remember(self)
             self.folder = runfolder.RunFolder.create(runfolder.base_folder(), f"labkit-k{secrets.token_hex(4)}")
         km.transport, km.cache_ports, km.ip = "ipc", False, f"{self.folder.path}/s/k"
         for name, number in _PORTS.items():
@@ -97,22 +99,38 @@ class SandboxProvisioner(LocalProvisioner):
         kwargs["env"] = dict(kwargs.get("env") or os.environ)
         return kwargs
 
-    async def _plain(self) -> dict[str, Any]:
-        """Prepare a kernel without a sandbox, which says so in its first cell."""
-        kwargs = await super().pre_launch(**(self._asked or {}))
-        self._warn(kwargs["env"])
+    async def _on_loopback(self) -> dict[str, Any]:
+        """Prepare a kernel that is reached through ports of the loopback interface: in a virtual machine, or a plain one, which says so."""
+        asked = dict(self._asked or {})
+        if self.level.backend != "vm":
+            kwargs = await super().pre_launch(**asked)
+            self._warn(kwargs["env"])
+            return kwargs
+        from labkit.sandbox.machine import (
+            ADDRESS,
+        )  # only where a guest is booted: not every server needs all that it imports
+
+        km: Any = self.parent
+        if hasattr(km, "_transport_encryption_policy") and "curve_publickey" in ConnectionFileMixin.class_trait_names():
+            # Whoever is on this machine can connect to its ports: only who has read the connection file shall be answered.
+            asked["transport_encryption"] = "required"
+        kwargs = await super().pre_launch(**asked)
+        outer_file = os.path.realpath(km.connection_file)
+        kwargs["cmd"] = [word.replace(outer_file, _INNER_FILE) for word in kwargs["cmd"]]
+        kwargs["inner_info"] = json.loads(Path(outer_file).read_text()) | {"ip": ADDRESS}
         return kwargs
 
-    async def _without_sandbox(self, reason: LabkitError) -> KernelConnectionInfo:
-        """Start a plain kernel after all, on a machine that has just refused its first sandbox. Raises: FeatureMissing."""
-        self.level = required(Level("none", (f"{REFUSED} {reason}",)), self.policy)
+    async def _without_namespaces(self, reason: LabkitError) -> KernelConnectionInfo:
+        """Start the kernel in another way, on a machine that has just refused its first sandbox. Raises: FeatureMissing."""
+        self.level = required(find_level(self.policy.backend, refused=str(reason)), self.policy)
         km: Any = self.parent
         km.cleanup_connection_file()
         km.transport, km.ip = "tcp", "127.0.0.1"
         for name in _PORTS:
             setattr(km, name, 0)
-        kwargs = await self._plain()
-        return await super().launch_kernel(kwargs.pop("cmd"), **kwargs)
+        km.cache_ports = self.level.backend == "vm"
+        kwargs = await self._on_loopback()
+        return await self.launch_kernel(kwargs.pop("cmd"), **kwargs)
 
     def _warn(self, env: dict[str, str]) -> None:
         """Let the notebook show what its sandbox lacks; under nbval, which compares outputs, pytest shows it instead."""
@@ -128,40 +146,52 @@ class SandboxProvisioner(LocalProvisioner):
 
     @override
     async def launch_kernel(self, cmd: list[str], **_given: Any) -> KernelConnectionInfo:
-        """Start the sandbox with the kernel in it. Raises: SetupError naming the step that the kernel refused."""
-        if not self.level.namespaces:
+        """Start the sandbox with the kernel in it. Raises: SetupError or GuestError naming the step that failed."""
+        if self.level.name == "none":
             return await super().launch_kernel(cmd, **_given)
-        folder = self.folder
-        if folder is None:
-            raise RuntimeError("pre_launch has not been called")
         name = f"{PREFIX}{secrets.token_hex(4)}"
         env = environment(_given["env"], hostname=name[-16:])
         if self.level.reasons:
             self._warn(env)
-        sandbox = Sandbox(name, self.policy, self.level)
         with ExitStack() as on_failure:
             read_end, write_end = pipe()
             on_failure.enter_context(read_end)
+            given = {"env": env, "cwd": _given.get("cwd") or os.getcwd(), "files": self._files(_given["inner_info"])}
             try:
                 with write_end:
-                    sandbox.start(
-                        cmd, env=env, cwd=_given.get("cwd") or os.getcwd(), files=self._files(_given["inner_info"]),
-                        streams=("null", write_end.number, write_end.number),
-                    )  # fmt: skip
+                    if self.level.backend == "vm":
+                        self.sandbox = await self._boot(name, cmd, given, write_end.number)
+                    else:
+                        self.sandbox = self._enter(name, cmd, given, write_end.number)
             except SetupError as error:
                 # Once one has started, the machine allows them: a failure now could be what somebody inside wants.
-                if SandboxProvisioner._has_worked or error.errno not in _REFUSALS:
+                if self.level.backend == "vm" or self._has_worked or error.errno not in _REFUSALS:
                     raise
-                return await self._without_sandbox(error)
-            SandboxProvisioner._has_worked = True
-            sandbox.connect()
+                return await self._without_namespaces(error)
             on_failure.pop_all()
-        self.sandbox, self.pid, self._ending = sandbox, sandbox.kernel_pid, False
-        self._point_link(f"/proc/{sandbox.pid}/root{SOCKETS}")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        self._busy = Fd(os.open(f"{folder.path}/s/{os.path.basename(inside.BUSY_FILE)}", flags))
+        sandbox = self.sandbox
+        self.pid, self._ending = sandbox.kernel_pid, False
         self._watcher = Watcher(read_end, sandbox.pidfd, tick=sandbox.watch_disk, at_end=self._at_end)
         return self.connection_info
+
+    def _enter(self, name: str, command: list[str], given: dict[str, Any], output_fd: int) -> Sandbox:
+        """Start a sandbox of namespaces, and point the link to its sockets."""
+        sandbox = Sandbox(name, self.policy, self.level)
+        sandbox.start(command, streams=("null", output_fd, output_fd), **given)
+        SandboxProvisioner._has_worked = True
+        sandbox.connect()
+        self._point_link(f"/proc/{sandbox.pid}/root{SOCKETS}")
+        return sandbox
+
+    async def _boot(self, name: str, command: list[str], given: dict[str, Any], output_fd: int) -> MachineSandbox:
+        """Boot a virtual machine, in a thread: the server goes on meanwhile."""
+        from labkit.sandbox.machine import MachineSandbox
+
+        info: dict[str, Any] = dict(self.connection_info)
+        ports = [int(info[port]) for port in _PORTS]
+        sandbox = MachineSandbox(name, self.policy, ports)
+        await asyncio.to_thread(sandbox.start, command, output_fd=output_fd, **given)
+        return sandbox
 
     def _files(self, connection: dict[str, Any]) -> dict[str, str]:
         """Return the files that the kernel finds in its own folder: where to listen, what to note, where it is."""
@@ -178,18 +208,17 @@ class SandboxProvisioner(LocalProvisioner):
 
     def _at_end(self) -> None:
         """In the watcher's thread: when a limit was the end, say so in the notebook, before anybody hears of the end."""
-        sandbox, folder, busy = self.sandbox, self.folder, self._busy
-        if sandbox is None or folder is None or busy is None:
+        sandbox, folder = self.sandbox, self.folder
+        if sandbox is None:
             return
         end = sandbox.wait(5)
-        os.makedirs(f"{folder.path}/after", exist_ok=True)
-        self._point_link("after")  # the number in the old target may be another process's soon
-        if self._ending or not end.limit:
-            return
-        notice.publish(
-            f"ipc://{folder.path}/s/k-{_PORTS['iopub_port']}", _as_bytes(self.connection_info["key"]), notice.read_busy_cell(busy.number),
-            name=notice.NAMES[end.limit], words=notice.words(end.limit, self.policy),
-        )  # fmt: skip
+        if folder is not None and self.level.namespaces:
+            os.makedirs(f"{folder.path}/after", exist_ok=True)
+            self._point_link("after")  # the number in the old target may be another process's soon
+        if not self._ending and end.limit:
+            request = notice.header_of(sandbox.last_request())
+            words = notice.words(end.limit, self.policy)
+            notice.publish(self.connection_info, request, name=notice.NAMES[end.limit], words=words)
 
     @override
     async def poll(self) -> int | None:
@@ -269,7 +298,6 @@ class SandboxProvisioner(LocalProvisioner):
             self._ending = True
             sandbox.kill()
         watcher, self._watcher = self._watcher, None
-        busy, self._busy = self._busy, None
         if sandbox is not None:
             sandbox.wait(5)
         if watcher is not None:
@@ -278,12 +306,6 @@ class SandboxProvisioner(LocalProvisioner):
             watcher.close()
         if sandbox is not None:
             sandbox.close()
-        if busy is not None:
-            busy.close()
-
-
-def _as_bytes(key: str | bytes) -> bytes:
-    return key.encode() if isinstance(key, str) else key
 
 
 _alive: weakref.WeakSet[SandboxProvisioner] = weakref.WeakSet()

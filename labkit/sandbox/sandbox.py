@@ -15,9 +15,10 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,17 +32,18 @@ from labkit.isolation.cgroups import JoinFds, Limits, default_parent
 from labkit.linux.fds import Fd
 from labkit.sandbox import init, view
 from labkit.sandbox.filter import sandbox_filter
+from labkit.sandbox.inside import BUSY_FILE
 from labkit.sandbox.level import Level
 from labkit.sandbox.outgoing import NAME_SERVER, Outgoing
 from labkit.sandbox.policy import Policy
 from labkit.sandbox.subtree import Subtree
-from labkit.sandbox.usage import UsageLimit
+from labkit.sandbox.usage import DiskWatch
 
-__all__ = ["Sandbox", "SandboxEnd"]
+__all__ = ["Sandbox", "SandboxEnd", "make_work", "owner"]
 
 #: With memory short, a student's programs go first and PID 1 last.
 _OOM_SCORE = 500
-_ROOT_BYTES = 1 << 20
+_MOST_REQUEST_BYTES = 4096
 #: How often, and for how long each, the end of a killed sandbox is waited for: nearly always it comes with the first.
 _THAWS, _THAW_PAUSE_MS = 50, 40
 #: Files and folders that the sandbox's own making takes on the file system of the changes.
@@ -75,10 +77,11 @@ class Sandbox:
         self._process: Process | None = None
         self._subtree: Subtree | None = None
         self._kernel_pidfd = Fd(-1)
+        self._busy = Fd(-1)
         self._exit: Exit | None = None
         self._end: SandboxEnd | None = None
         self._changes: Fd | None = None
-        self._disk: list[UsageLimit] = []
+        self._disk: DiskWatch | None = None
         self._is_too_full = False
         self._outgoing = Outgoing()
 
@@ -89,16 +92,13 @@ class Sandbox:
 
         Raises: SetupError naming the step that the kernel refused, FeatureMissing; nothing is left of it then.
         """
-        work = _make_work(view.work_folder(self.policy))
+        work = make_work(view.work_folder(self.policy))
         self._changes = hold_changes() if self.policy.notebooks == "keep" else None
         changes = str(view.changes_folder()) if self._changes is not None else ""
         most = {"most_bytes": self.policy.work_bytes, "most_files": self.policy.work_files}
-        limits = {folder: UsageLimit(folder, **most) for folder in (work, changes) if folder}
-        # What is too full already is shown read-only, or not used: then there is nothing to watch.
-        full = {folder for folder, limit in limits.items() if limit.passed()}
-        self._disk = [limit for folder, limit in limits.items() if folder not in full]
-        changes = "" if changes in full else changes
-        tree = view.mounts(self.policy, cwd=cwd, work=work, changes=changes, work_readonly=work in full)
+        self._disk = DiskWatch([folder for folder in (work, changes) if folder], **most)
+        changes = "" if changes in self._disk.full else changes
+        tree = view.mounts(self.policy, cwd=cwd, work=work, changes=changes, work_readonly=work in self._disk.full)
         spec = self._spec(tuple(command), env=env, cwd=view.inner_cwd(cwd, tree), files=files, tree=tree)
         check_spec(spec)
         process = Process("spawn", self.name, spec, streams=streams)
@@ -107,7 +107,7 @@ class Sandbox:
             join = JoinFds()
             # Also without the controllers that limit: the sandbox must not see, nor own, the group that the server is in.
             if default_parent().places.bases:
-                self._subtree = Subtree.create(self.name, self._limits(), owner=_owner())
+                self._subtree = Subtree.create(self.name, self._limits(), owner=owner())
                 on_failure.callback(self._subtree.delete)
                 join = self._subtree.join_fds()
             with join:
@@ -115,6 +115,7 @@ class Sandbox:
             self._process, self.pid = process, process.pid
             on_failure.callback(process.close)
             self._find_kernel()
+            self._open_busy_file()
             on_failure.pop_all()
 
     def connect(self) -> None:
@@ -200,6 +201,18 @@ class Sandbox:
                 return
             pidfd.close()
 
+    def _open_busy_file(self) -> None:
+        """Hold the file in which the kernel notes what it works on, to read it when nothing else of the sandbox is left."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with suppress(FileNotFoundError):
+            self._busy = Fd(os.open(f"/proc/{self.pid}/root{BUSY_FILE}", flags))
+
+    def last_request(self) -> bytes:
+        """Return what the kernel noted of the request that it was working on; whoever is inside can write it."""
+        if self._busy.number < 0 or not stat.S_ISREG(os.fstat(self._busy.number).st_mode):
+            return b""
+        return os.pread(self._busy.number, _MOST_REQUEST_BYTES, 0)
+
     @property
     def pidfd(self) -> int:
         """A descriptor that becomes readable when the sandbox has ended; -1 when there is none."""
@@ -223,10 +236,12 @@ class Sandbox:
 
     def watch_disk(self) -> float | None:
         """End the sandbox if it has filled its folders on the machine's disk; return when to look again, in seconds."""
-        if any(limit.passed() for limit in self._disk):
+        if self._disk is None:
+            return None
+        if self._disk.passed():
             self._is_too_full = True
             self.kill()
-        return min((limit.wait_s for limit in self._disk), default=None)
+        return self._disk.wait_s
 
     def kill(self) -> None:
         """End the sandbox at once: without its PID 1, Linux kills every process in it."""
@@ -265,6 +280,7 @@ class Sandbox:
         if self._process is not None:
             self._process.close()
         self._kernel_pidfd.close()
+        self._busy.close()
         self._outgoing.close()
         if self._changes is not None:
             self._changes.close()
@@ -273,7 +289,7 @@ class Sandbox:
             subtree.delete()
 
 
-def _owner() -> tuple[int, int]:
+def owner() -> tuple[int, int]:
     """Return uid and gid, outside, of the student's root. See: `labkit.isolation.idmap.container_maps`."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
@@ -281,12 +297,12 @@ def _owner() -> tuple[int, int]:
     return maps.uids[0].outside, maps.gids[0].outside
 
 
-def _make_work(folder: Path) -> str:
+def make_work(folder: Path) -> str:
     """Make the folder that persists and give it to the student's root; "" where this user cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
-            os.chown(folder, *_owner())
+            os.chown(folder, *owner())
     except OSError:
         return ""
     return str(folder)

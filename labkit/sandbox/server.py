@@ -15,11 +15,10 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from labkit.sandbox import policy, view
-from labkit.sandbox.server_options import FIRST_LESSON, course_options, enter
+from labkit.sandbox.server_options import FIRST_LESSON, course_options, enter, hold_config
 from labkit.setup import parts
 from labkit.setup.steps import checkout_folder
 
@@ -59,10 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start JupyterLab with ``argv`` added to its options, and serve until it is stopped."""
     notebooks = checkout_folder() / "notebooks"
     enter(os.environ)  # before Jupyter is loaded, which reads the environment once
-    from jupyter_core.paths import jupyter_config_dir
+    atexit.register(hold_config().remove)
     from jupyterlab.labapp import LabApp  # takes a third of a second, and only this function needs it
 
-    atexit.register(_remove_config, jupyter_config_dir())
     os.environ["PATH"] = parts.search_path(os.environ.get("PATH", os.defpath))  # for the kernels
     work = view.work_folder(policy.load())
     arguments = server_arguments(notebooks, work=work, euid=os.geteuid(), environ=os.environ)
@@ -71,14 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.io_loop.add_callback(print, _WELCOME.format(address=address), flush=True)
     server.start()
     return 0
-
-
-def _remove_config(folder: str) -> None:
-    """Take away the temporary folder that Jupyter makes instead of a configuration (JUPYTER_NO_CONFIG), and nothing else."""
-    if os.path.basename(folder).startswith("jupyter-clean-cfg"):
-        with suppress(OSError):
-            os.unlink(f"{folder}/migrated")  # the only thing that Jupyter puts there
-            os.rmdir(folder)
 
 
 def address_of(server_url: str, token: str) -> str:

@@ -115,6 +115,8 @@ class CourseFolder:
             if _status(new_fd, new_name) is not None or new in self.parts:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
             os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+            with Fd(open_beneath(new_fd, new_name, os.O_PATH | os.O_NOFOLLOW)) as fd:
+                _give_to_owner_of(new_fd, fd.number)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it; a link is removed, not what it leads to."""
@@ -226,5 +228,7 @@ def _replace(folder_fd: int, name: str, data: bytes, mode: int) -> None:
 def _give_to_owner_of(folder_fd: int, fd: int) -> None:
     """Let what root's server makes in a student's folder belong to the student, who could not change it otherwise."""
     if os.geteuid() == 0:
-        owner = os.fstat(folder_fd)
-        os.fchown(fd, owner.st_uid, owner.st_gid)
+        owner, status = os.fstat(folder_fd), os.fstat(fd)
+        # Not a name of something that has others elsewhere, nor a link: only what is new here.
+        if stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
+            os.chown(f"/proc/self/fd/{fd}", owner.st_uid, owner.st_gid)

@@ -12,6 +12,7 @@ See: docs/workshop.md; JupyterHub's documentation, "Spawners".
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from labkit.sandbox import policy
 from labkit.sandbox.server import with_options
-from labkit.sandbox.server_options import course_options, enter, state_folder
+from labkit.sandbox.server_options import course_options, enter, hold_config, state_folder
 from labkit.setup import parts
 from labkit.setup.steps import checkout_folder
 
@@ -64,6 +65,7 @@ def main() -> None:
     copy_lessons(checkout_folder() / "notebooks", notebooks)
     work.mkdir(exist_ok=True)
     enter(os.environ)
+    atexit.register(hold_config().remove)
     target = state_folder(os.environ) / "policy.toml"
     write_policy(os.environ, work=work, target=target)
     os.environ["LABKIT_SANDBOX_POLICY"] = str(target)

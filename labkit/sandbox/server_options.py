@@ -12,13 +12,16 @@ See: Jupyter Server's configuration reference (ServerApp); Jupyter's "Common Dir
 from __future__ import annotations
 
 import os
+import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from labkit.container import leftovers, runfolder
 from labkit.setup import kernelspec
 from labkit.units import MiB
 
-__all__ = ["FIRST_LESSON", "course_options", "enter", "own_environment", "state_folder"]
+__all__ = ["FIRST_LESSON", "course_options", "enter", "hold_config", "own_environment", "state_folder"]
 
 FIRST_LESSON = "00_start_here.ipynb"
 _HIDDEN = ("__pycache__", "*.py", "*~", ".ipynb_checkpoints")
@@ -79,3 +82,22 @@ def enter(environ: os._Environ[str]) -> None:
     state = state_folder(environ)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chdir(state)
+
+
+def hold_config() -> runfolder.RunFolder:
+    """Let Jupyter make the empty folder that stands for a configuration (JUPYTER_NO_CONFIG) in one of labkit's, to be removed at the end.
+
+    It would lie in /tmp for ever when the server is killed. This one is held by a lock: the next start finds it, and ``labkit clean``.
+    """
+    from jupyter_core.paths import jupyter_config_dir
+
+    base = runfolder.base_folder()
+    if any(runfolder.dead_folders(base)):
+        leftovers.remove(leftovers.find(base))
+    folder = runfolder.RunFolder.create(base, f"labkit-server-{secrets.token_hex(4)}")
+    before, tempfile.tempdir = tempfile.tempdir, folder.path
+    try:
+        jupyter_config_dir()  # once a process: it keeps the answer
+    finally:
+        tempfile.tempdir = before
+    return folder

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Usage", "UsageLimit", "measure"]
+__all__ = ["DiskWatch", "Usage", "UsageLimit", "measure"]
 
 _SECTOR_BYTES = 512
 #: The longest part of the time that may go into walking: a twentieth.
@@ -97,3 +98,22 @@ class UsageLimit:
         elapsed_s = time.monotonic() - started_s
         self._next_s = time.monotonic() + max(_SHORTEST_PAUSE_S, elapsed_s * _PAUSE_PER_WALK)
         return usage.size_bytes > self.most_bytes or usage.files > self.most_files
+
+
+class DiskWatch:
+    """The limits of those folders of one sandbox that lie on the machine's disk; ``full`` are those beyond it from the start."""
+
+    def __init__(self, folders: Iterable[str], *, most_bytes: int, most_files: int) -> None:
+        limits = [UsageLimit(folder, most_bytes=most_bytes, most_files=most_files) for folder in folders]
+        # What is too full already is shown read-only, or not used: then there is nothing to watch.
+        self.full = frozenset(limit.folder for limit in limits if limit.passed())
+        self._limits = [limit for limit in limits if limit.folder not in self.full]
+
+    def passed(self) -> bool:
+        """Tell whether one of the folders has become too full."""
+        return any(limit.passed() for limit in self._limits)
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long until the next look is due; None if there is nothing to look at."""
+        return min((limit.wait_s for limit in self._limits), default=None)

@@ -177,7 +177,7 @@ def _notebooks(policy: Policy, folder: str, changes: str) -> MountSpec:
     if policy.notebooks == "read-only":
         return MountSpec("bind", folder, folder, ("idmap", *_PROGRAMS))
     keep = (f"kept={changes}/{folder.strip('/').replace('/', '-')}",) if policy.notebooks == "keep" and changes else ()
-    return MountSpec("overlay", folder, folder, ("idmap", *keep))
+    return MountSpec("overlay", folder, folder, ("idmap", *keep, *_SAFE))
 
 
 def links() -> tuple[tuple[str, str], ...]:

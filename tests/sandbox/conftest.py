@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -64,14 +64,15 @@ def start(kernels: Path, course: Path, tmp_path: Path) -> Iterator[Callable[...,
     """Return a function that starts a kernel of its own; ``policy`` is the text of a policy file."""
     with ExitStack() as stack:
 
-        def start_one(policy: str = "", **environ: str) -> Driver:
+        def start_one(policy: str = "", wrapper: Sequence[str] = (), **environ: str) -> Driver:
             if policy and "work =" not in policy.partition("[mounts]")[2]:
                 # A test's work is its own, not the course's.
                 mounts = f'[mounts]\nwork = "{tmp_path}/work"\n'
                 policy = policy.replace("[mounts]\n", mounts) if "[mounts]" in policy else policy + mounts
             if policy:
                 (tmp_path / "policy.toml").write_text(policy)
-            driver = Driver(kernels, course, environ=_environ(tmp_path, **environ)).start()
+            driver = Driver(kernels, course, environ=_environ(tmp_path, **environ), wrapper=wrapper).start()
+            driver.folder = tmp_path
             stack.callback(driver.close)
             return driver
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,12 +28,13 @@ class Driver:
     """The test's side: a context manager with one method for each thing that can be asked for."""
 
     def __init__(
-        self, kernels: Path, cwd: Path | str, *, environ: dict[str, str] | None = None, kernel: str = "labkit"
-    ) -> None:
+        self, kernels: Path, cwd: Path | str, *, environ: dict[str, str] | None = None, kernel: str = "labkit",
+        wrapper: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         environ = {**os.environ, "PYTHONPATH": str(PROJECT), **(environ or {})}
         environ.pop("PYTEST_CURRENT_TEST", None)  # the child is a Jupyter server as any other
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sandbox.driver", str(kernels), str(cwd), kernel],
+            [*wrapper, sys.executable, "-m", "tests.sandbox.driver", str(kernels), str(cwd), kernel],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, cwd=PROJECT,
         )  # fmt: skip
         self.started: dict[str, Any] = {}
@@ -100,6 +102,10 @@ def pss_kib(pid: int) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
+#: A kernel in a virtual machine takes its time where other programs want the processors, too.
+_READY_S = 240
+
+
 class _Kernel:
     """The child's side."""
 
@@ -114,7 +120,7 @@ class _Kernel:
         self.client.start_channels()
         self.arguments = (kernels, cwd, name)
         if wait:
-            self.client.wait_for_ready(timeout=60)
+            self.client.wait_for_ready(timeout=_READY_S)
 
     def info(self) -> dict[str, Any]:
         provisioner: Any = self.manager.provisioner
@@ -193,7 +199,7 @@ class _Kernel:
         if op == "restart":
             started_s = time.monotonic()
             self.manager.restart_kernel(now=request.get("now", False))
-            self.client.wait_for_ready(timeout=60)
+            self.client.wait_for_ready(timeout=_READY_S)
             return {"elapsed_s": time.monotonic() - started_s, **self.info()}
         if op == "shutdown":
             self.manager.shutdown_kernel(now=request.get("now", False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,7 +71,7 @@ def test_a_kernel_that_fills_its_work_folder_is_told_so_and_finds_it_read_only(s
     driver.ask("restart", now=True)
     refused = driver.run("import os; open(os.path.expanduser('~/work/more'), 'w')")
     assert "Read-only" in refused["errors"][0][1]
-    assert driver.text("import time; time.sleep(2.5); print('still here')").strip() == "still here"
+    assert driver.text("import time; time.sleep(1.5); print('still here')").strip() == "still here"
 
 
 @pytest.mark.parametrize(
@@ -105,19 +104,36 @@ ATTACKS = {
 }
 
 
+#: For how long the victim is asked again and again, and how often it must have answered for that to say something.
+ASKED_S, LEAST_ANSWERS = 2.5, 10
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_another_kernel_answers_within_a_second(
-    start: Start, kernels: Path, course: Path, tmp_path: Path, attack: str
-) -> None:
-    attacker, victim = start(SMALL), start(SMALL)
-    victim.text("1 + 1")
-    attacker.tell("run", code=ATTACKS[attack], timeout_s=5)
-    elapsed_s = []
-    for _ in range(8):
-        time.sleep(0.3)
+def test_another_kernel_answers_within_a_second(start: Start, small: Driver, attack: str) -> None:
+    """Each of its answers: the slowest counts, not the usual one.
+
+    Up to three times, as other programs of the machine may take the processors for a second; a hole is there every time.
+    """
+    slowest_s: list[float] = []
+    small.text("1 + 1")
+    attacker = start(SMALL)
+    while len(slowest_s) < 3 and min(slowest_s, default=9.0) >= 1:
+        attacker.tell("run", code=ATTACKS[attack], timeout_s=ASKED_S + 0.5)
+        elapsed_s = answers_of(small)
+        attacker.answer()
+        assert len(elapsed_s) >= LEAST_ANSWERS, elapsed_s
+        slowest_s.append(max(elapsed_s))
+        if slowest_s[-1] >= 1:
+            attacker.ask("restart", now=True)
+    assert min(slowest_s) < 1, slowest_s
+
+
+def answers_of(victim: Driver) -> list[float]:
+    """Ask ``victim`` for 1 + 1 all the time for `ASKED_S`; return how long each answer took."""
+    elapsed_s: list[float] = []
+    end_s = time.monotonic() + ASKED_S
+    while time.monotonic() < end_s or len(elapsed_s) < LEAST_ANSWERS:
         started_s = time.monotonic()
         assert victim.text("1 + 1").strip() == "2"
         elapsed_s.append(time.monotonic() - started_s)
-    attacker.answer()
-    assert statistics.median(elapsed_s) < 1, elapsed_s
-    assert max(elapsed_s) < 3, elapsed_s  # the machine may have been busy with other things once
+    return elapsed_s

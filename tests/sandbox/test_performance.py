@@ -11,20 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.driver import Driver
+from tests.sandbox.performance import both_kernelspecs
 from tests.support import PROJECT, requires
 
 pytestmark = requires("userns", "overlay-userns")
 
 
 @pytest.fixture(scope="module")
-def both(kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the sandboxed kernelspec and the same one without its provisioner, called ``plain``."""
-    folder = tmp_path_factory.mktemp("both")
-    spec = json.loads((kernels / "labkit/kernel.json").read_text())
-    for name, metadata in (("labkit", spec["metadata"]), ("plain", {})):
-        (folder / name).mkdir()
-        (folder / name / "kernel.json").write_text(json.dumps(spec | {"metadata": metadata}))
-    return folder
+    return both_kernelspecs(tmp_path_factory.mktemp("both"))
 
 
 def measured(both: Path, count: int) -> float:

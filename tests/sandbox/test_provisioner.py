@@ -65,6 +65,17 @@ except PermissionError:
     assert shared.text("'still here'").strip() == "'still here'"
 
 
+def test_no_mount_gives_set_uid_programs_or_devices_power_but_for_the_few_in_dev(shared: Driver) -> None:
+    lines = Path(f"/proc/{shared.started['kernel_pid']}/mountinfo").read_text().splitlines()
+    options = {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
+    assert len(options) > 20
+    weak = {
+        path for path, words in options.items() if not words >= {"nosuid", "nodev"} and not path.startswith("/dev/")
+    }
+    assert weak == {"/", "/dev"}
+    assert all(options[path] >= {"ro", "nosuid"} for path in weak)  # nothing can be put there
+
+
 def test_the_environment_comes_from_a_list(shared: Driver) -> None:
     assert "canary" not in shared.text("import os; print(dict(os.environ))")
     environ = Path(f"/proc/{shared.started['kernel_pid']}/environ").read_bytes()

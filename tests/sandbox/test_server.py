@@ -60,6 +60,7 @@ def started(command: Sequence[str], home: Path) -> Iterator[tuple[str, list[str]
     """Start a Jupyter server; yield the address it printed, and the lines printed until then."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     environment |= {"HOME": str(home), "JUPYTER_RUNTIME_DIR": str(home / "run"), "PYTHONUNBUFFERED": "1"}
+    environment["TMPDIR"] = str(home)
     process = subprocess.Popen(
         command, cwd=PROJECT, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -106,8 +107,34 @@ def test_the_server_answers_shows_one_kernel_and_keeps_strangers_out(tmp_path: P
         names = {entry["name"] for entry in shown}
         assert names >= {path.name for path in (PROJECT / "notebooks").glob("*.ipynb")}
         assert not [name for name in names if name.endswith((".py", "__pycache__"))]
+        assert list(tmp_path.glob("jupyter-clean-cfg*")) == []
     said = [line for line in lines if line.strip()]
     assert said == ["labkit: JupyterLab is ready. If no browser opens, open this address:", f"    {address}"]
+
+
+_HOLD = """
+import os, sys
+os.environ["JUPYTER_NO_CONFIG"] = "1"
+from labkit.sandbox.server_options import hold_config
+print(hold_config().path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_server_had_for_a_configuration_is_removed_by_the_next_start() -> None:
+    found: list[Path] = []
+    for _ in range(2):
+        command = [sys.executable, "-P", "-c", _HOLD]
+        with subprocess.Popen(
+            command, cwd=PROJECT, stdin=-1, stdout=-1, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)}
+        ) as process:
+            assert process.stdout is not None
+            found.append(Path(process.stdout.readline().strip()))
+            assert [path.name for path in found[-1].glob("jupyter-clean-cfg*")], "Jupyter makes it somewhere else"
+            process.kill()
+    assert [folder.exists() for folder in found] == [False, True]
+    subprocess.run([sys.executable, "-m", "labkit", "clean"], cwd=PROJECT, capture_output=True, check=False, timeout=60)
+    assert not found[1].exists()
 
 
 @pytest.mark.skipif(Path(sys.prefix) != VENV, reason="this is not the environment that `make` made")

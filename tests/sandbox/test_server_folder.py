@@ -242,7 +242,9 @@ def test_what_root_writes_in_a_folder_belongs_to_the_owner_of_the_folder(
     os.chown(inside, 54321, 54322)
     folder.write("file", b"")
     folder.make_folder("folder")
-    for name in ("file", "folder"):
+    (inside / "folder/roots").write_bytes(b"made by root")
+    folder.rename("folder/roots", "moved")
+    for name in ("file", "folder", "moved"):
         assert ((inside / name).stat().st_uid, (inside / name).stat().st_gid) == (54321, 54322)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 
 from labkit.sandbox.server_kernels import CourseKernels, CourseKernelspecs, OfflineMessages
 from labkit.sandbox.server_routes import is_answered
+from tests.support import PROJECT, requires
 
 
 def test_what_is_kept_while_no_browser_listens_has_an_end_and_is_the_latest() -> None:
@@ -81,3 +85,42 @@ def test_a_kernelspec_that_is_not_on_the_list_cannot_be_named(tmp_path: Path) ->
 )  # fmt: skip
 def test_only_what_is_on_the_list_is_answered(method: str, path: str, answered: bool) -> None:
     assert is_answered(method, path) is answered
+
+
+_CULLING = """
+import asyncio, json, sys
+from labkit.sandbox.server_kernels import CourseKernels, CourseKernelspecs
+async def main(kernelspecs, root):
+    specs = CourseKernelspecs(kernel_dirs=[kernelspecs], allowed_kernelspecs={"labkit"})
+    kernels = CourseKernels(root_dir=root, kernel_spec_manager=specs, cull_idle_timeout=1, cull_interval=1)
+    number = await kernels.start_kernel(kernel_name="labkit")
+    kernel = kernels.get_kernel(number)
+    sandbox, folder = kernel.provisioner.sandbox, kernel.provisioner.folder.path
+    print(json.dumps([sandbox.name, [sandbox.pid, sandbox.kernel_pid], [folder, kernel.connection_file]]), flush=True)
+    while number in kernels:
+        await asyncio.sleep(0.02)
+    print("culled", flush=True)
+    sys.stdin.readline()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@requires("userns", "overlay-userns")
+def test_a_kernel_that_nobody_uses_ends_and_nothing_is_left_of_its_sandbox(kernels: Path, tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(f'[mounts]\nwork = "{tmp_path}/work"\n')
+    environ = {
+        **os.environ, "PYTHONPATH": str(PROJECT), "LABKIT_SANDBOX_POLICY": str(tmp_path / "policy.toml"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+    }  # fmt: skip
+    command = [sys.executable, "-c", _CULLING, str(kernels), str(tmp_path)]
+    with subprocess.Popen(command, env=environ, stdin=-1, stdout=-1, text=True) as server:
+        assert server.stdout is not None
+        name, pids, paths = json.loads(server.stdout.readline())
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert server.stdout.readline() == "culled\n"
+        # The server still runs: it is not its end that has taken them along.
+        assert [path for path in (*(f"/proc/{pid}" for pid in pids), *paths) if Path(path).exists()] == []
+        groups = subprocess.run(
+            ["find", "/sys/fs/cgroup", "-name", f"*{name}*"], capture_output=True, text=True, check=False
+        )
+        assert groups.stdout == ""
