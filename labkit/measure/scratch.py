@@ -1,7 +1,8 @@
 """Temporary folders that are removed even when their maker was killed.
 
 A folder ``labkit-scratch-XXXX`` is held by a lock (flock(2)) for as long as its maker lives. The kernel drops the lock when the
-maker ends, however it ends, so whoever can take it knows that the folder is a leftover: ``labkit clean`` removes it.
+maker ends, however it ends, so whoever can take it knows that the folder is a leftover: ``labkit clean`` removes it, and so does
+whoever makes the next one.
 
 Leaves out: folders of other users.
 See: flock(2), mkdtemp(3).
@@ -34,6 +35,8 @@ def scratch_folder(*, mode: int = 0o755) -> Iterator[Path]:
 
     By default others may look into it: a container's root is another user than its maker.
     """
+    for left in find_dead_scratch():
+        remove_dead_scratch(left)
     folder, lock = _make()
     with lock:
         folder.chmod(mode)

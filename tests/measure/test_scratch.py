@@ -59,6 +59,14 @@ def test_a_folder_of_a_killed_program_is_found_and_removed(holder: tuple[subproc
     assert not folder.exists()
 
 
+def test_the_next_folder_takes_away_what_a_killed_program_left(holder: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with scratch_folder():
+        assert not folder.exists()
+
+
 def test_a_link_or_a_file_with_such_a_name_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "precious").mkdir()
