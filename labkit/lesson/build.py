@@ -13,7 +13,10 @@ See: jupytext's percent format; nbformat 4.5; nbval.
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
+import os
+import platform
 import re
 import socket
 import sys
@@ -25,6 +28,7 @@ from typing import Any
 
 import nbformat
 
+import labkit
 from labkit.errors import FeatureMissing, InvalidSpec, LabkitError
 from labkit.lesson.rules import MOST_NOTEBOOK_BYTES, must_be_folded, problems_in
 from labkit.setup.kernelspec import DISPLAY_NAME
@@ -81,6 +85,7 @@ def build(source_path: Path, *, kernel_name: str = KERNEL_NAME) -> Path:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             _clean_cell(cell, folder=source_path.parent)
+    notebook.metadata["labkit"] = _built_on()
     problems = problems_in(notebook, folder=source_path.parent)
     if problems:
         raise InvalidSpec(
@@ -106,7 +111,7 @@ def check_built(source_path: Path) -> list[str]:
     wanted = read_source_notebook(source_path)
     built = nbformat.read(notebook_path, as_version=4)  # type: ignore[no-untyped-call]
     problems = [] if _plan(built) == _plan(wanted) else [_first_difference(built, wanted)]
-    if built.metadata != wanted.metadata:
+    if {key: value for key, value in built.metadata.items() if key != "labkit"} != wanted.metadata:
         problems.append("the notebook's metadata is not what the build writes: run `make notebooks`.")
     if notebook_path.stat().st_size >= MOST_NOTEBOOK_BYTES:
         problems.append(f"the file has {notebook_path.stat().st_size} bytes: the limit is {MOST_NOTEBOOK_BYTES}.")
@@ -198,6 +203,17 @@ def _execute(notebook: Any, *, folder: Path, kernel_name: str) -> None:
     finally:
         # nbclient writes what the jupyter_kernel said about itself; the version in it is this machine's.
         notebook.metadata = nbformat.from_dict(_METADATA)  # type: ignore[no-untyped-call]
+
+
+def _built_on() -> dict[str, str]:
+    """Return what stands beside an output that is shown as a recording: machine, versions, day; two builds of a day agree."""
+    system = os.uname()
+    return {
+        "machine": f"{system.sysname} {system.release.partition('-')[0]} on {system.machine}",
+        "labkit": f"labkit {labkit.__version__}",
+        "python": f"Python {platform.python_version()}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
 def _cell_metadata(cell: Any) -> Any:

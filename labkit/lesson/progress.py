@@ -20,7 +20,16 @@ from typing import Any
 from labkit.lesson.display import Text, show_text
 from labkit.widgets.layout import table_html
 
-__all__ = ["Done", "begin", "current_lesson", "progress_path", "read_progress", "record", "show_progress"]
+__all__ = [
+    "Done",
+    "begin",
+    "current_lesson",
+    "current_notebook",
+    "progress_path",
+    "read_progress",
+    "record",
+    "show_progress",
+]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +49,12 @@ def begin(lesson: str) -> None:
 def current_lesson() -> str:
     """Return the name that `begin` set."""
     return _lesson
+
+
+def current_notebook() -> Path:
+    """Return where the notebook of this lesson lies: in the working folder, else in the checkout."""
+    here = Path.cwd() / f"{_lesson}.ipynb"
+    return here if here.is_file() else Path(__file__).resolve().parents[2] / "notebooks" / here.name
 
 
 def progress_path() -> Path:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from labkit.container.client import launcher
 from labkit.errors import InvalidSpec
 from labkit.measure.hostfacts import host_facts
 from labkit.measure.inner_python import open_package
@@ -67,11 +68,13 @@ def attack_table(
 ) -> AttackTable:  # fmt: skip
     """Try ``attacks`` (all) at ``defences`` (all), level after level; ``progress`` is given each outcome as it comes.
 
-    All of it takes a few seconds. Raises: InvalidSpec for a name that is not in `ATTACKS` or `DEFENCES`.
+    All of it takes a few seconds. Raises: InvalidSpec for a name that is not in `ATTACKS` or `DEFENCES`, FeatureMissing on a machine
+    without user namespaces, where each single attempt would say so after a second.
     """
     chosen_attacks = _chosen(ATTACKS, attacks, what="attack")
     chosen_defences = _chosen(DEFENCES, defences, what="defence")
     outcomes = []
+    launcher()
     with scratch_folder() as folder, open_package() as package:
         for defence in chosen_defences:
             with Level(defence.name, folder, package) as level:

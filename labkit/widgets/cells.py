@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-__all__ = ["Closable", "close_with_cell", "current_cell", "forget"]
+__all__ = ["Closable", "close_with_cell", "current_cell", "forget", "running_shell"]
 
 
 class Closable(Protocol):
@@ -34,14 +34,14 @@ _watched: list[Any] = []
 
 def current_cell() -> str | None:
     """Return the id of the cell that is running, or None outside a notebook whose front end names its cells."""
-    shell = _shell()
+    shell = running_shell()
     found = _request_metadata(shell).get("cellId") if shell is not None else None
     return str(found) if found else None
 
 
 def close_with_cell(thing: Closable) -> None:
     """Keep ``thing`` alive until the running cell is run again or deleted, then close it; does nothing outside a cell."""
-    shell, cell = _shell(), current_cell()
+    shell, cell = running_shell(), current_cell()
     if shell is None or cell is None:
         return
     with _lock:
@@ -62,7 +62,7 @@ def forget(thing: Closable) -> None:
 
 def _before_cell(info: Any) -> None:
     """Close what belonged to the cell about to run, and to the cells that were deleted; IPython calls this."""
-    deleted = _request_metadata(_shell()).get("deletedCells") or ()
+    deleted = _request_metadata(running_shell()).get("deletedCells") or ()
     _close_all_of([str(cell) for cell in (getattr(info, "cell_id", None), *deleted) if cell])
 
 
@@ -73,7 +73,7 @@ def _close_all_of(cells: Iterable[str]) -> None:
         thing.close()
 
 
-def _shell() -> Any:
+def running_shell() -> Any:
     """Return IPython's shell if this is one; IPython is not imported for the question."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
