@@ -44,6 +44,9 @@ from labkit.widgets.doctor_table import DoctorTable
 
 lesson.begin("00_start_here")
 
+# %%
+can = lesson.needs("user namespace", "mount namespace", "pid namespace")
+
 # %% [markdown]
 """
 ## This notebook is already inside a container
