@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from labkit.charts.race import RaceChart, title_of, words_for
 from labkit.errors import LabkitError
-from labkit.measure.startup import Race, rounds
+from labkit.measure.startup import MACHINE_NAMES, Race, rounds
 from labkit.widgets import layout
 from labkit.widgets.live import LiveView
 
@@ -24,24 +24,27 @@ __all__ = ["RUNNERS", "describe", "race_view"]
 #: Who can take part in the live race, from top to bottom.
 RUNNERS = ("process", "namespaces", "container", "unshare", "bwrap", "crun", "runc", "podman", "docker")
 #: Ticked at first: engines take long to get ready.
-_AT_FIRST = ("process", "namespaces", "container", "bwrap", "runc")
+_AT_FIRST = ("process", "namespaces", "container", "bwrap", "runc", "microvm", "vm-restore")
+_ROW_IN, _AXIS_IN = 0.31, 1.1
 _MOST_STARTS = 100
 
 
-def race_view(shown: Race | None = None, *, starts: int = 20) -> LiveView[Race | None]:
+def race_view(shown: Race | None = None, *, starts: int = 20, machines: bool = False) -> LiveView[Race | None]:
     """Return the race, not running; until it starts it shows an earlier one, ``shown``. The slider stands at ``starts``.
 
+    With ``machines`` virtual machines may take part, too: a round then takes seconds.
     Raises: InvalidSpec for ``starts`` outside of 1 to 100.
     """
-    starter = _Starter(shown, starts)
+    names = (*RUNNERS, *(MACHINE_NAMES if machines else ()))
+    starter = _Starter(names, shown, starts)
     view = LiveView(
         starter.take,
-        RaceChart(RUNNERS),
+        RaceChart(names),
         title="start-up race",
         alt="Dots on a logarithmic time scale: a row for each way to start a program, a dot for each start",
         describe=describe,
         controls=starter.controls,
-        size_in=(9.2, 3.9),
+        size_in=(9.2, _AXIS_IN + _ROW_IN * len(names)),
         on_close=starter.close,
     )
     starter.view = weakref.ref(view)
@@ -50,7 +53,7 @@ def race_view(shown: Race | None = None, *, starts: int = 20) -> LiveView[Race |
 
 def describe(race: Race | None) -> str:
     """Return the picture in words: the median of each contender, fastest first, and who could not run."""
-    rows = [] if race is None else [row for row in race.rows if row.name in RUNNERS]
+    rows = [] if race is None else [row for row in race.rows if row.name in (*RUNNERS, *MACHINE_NAMES)]
     if not rows:
         return "Nobody has started yet."
     ran = sorted((row for row in rows if row.samples_ms), key=lambda row: row.summary.median)
@@ -63,7 +66,7 @@ def describe(race: Race | None) -> str:
 class _Starter:
     """The controls, and the race under way; knows its view weakly."""
 
-    def __init__(self, shown: Race | None, starts: int) -> None:
+    def __init__(self, names: Sequence[str], shown: Race | None, starts: int) -> None:
         self.view: weakref.ref[LiveView[Race | None]] | None = None
         self._race = shown
         self._rounds: Generator[Race, None, None] | None = None
@@ -72,7 +75,7 @@ class _Starter:
         self.slider = layout.slider("starts of each", unit="count", low=1, high=_MOST_STARTS, value=starts)
         self.boxes = {
             name: layout.checkbox(title_of(name), does=f"Let {title_of(name)} take part", checked=name in _AT_FIRST)
-            for name in RUNNERS
+            for name in names
         }
         self.controls = [layout.row(*self.boxes.values()), self.slider]
 
