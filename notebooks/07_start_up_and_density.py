@@ -9,8 +9,10 @@
 - compare a process, namespaces, a container, and the containers of other tools;
 - say how many containers fit into this machine, and where isolation costs something and where it does not.
 
-**Time:** about 45 minutes. **You need** [lesson 06](06_container_by_hand.ipynb). Every number below is taken on this machine, while you
-watch; yours differ from anybody else's. That is why each comes with its spread.
+**Time:** about 20 minutes to read, 20 for the exercises. **You need** [lesson 06](06_container_by_hand.ipynb). Every number below is taken on this machine, while you
+watch; yours differ from anybody else's. That is why each comes with its spread. What this machine cannot measure comes from a recording, marked as one.
+
+[← 06 A container by hand](06_container_by_hand.ipynb) · [Glossary](glossary.md) · [08 Architecture of Docker →](08_docker_architecture.ipynb)
 """
 
 # %%
@@ -34,6 +36,10 @@ lesson.needs("user namespace", "pivot_root", "overlay", "fresh /proc", "seccomp 
 # %% tags=["nbval-ignore-output"]
 groups = lesson.needs("cgroups", "cgroup memory", "cgroup cpu", "cgroup pids")
 groups
+
+# %% tags=["nbval-ignore-output"]
+machines = lesson.needs(*lesson.MACHINE)
+machines
 
 # %% tags=["nbval-ignore-output"]
 print(host_facts())
@@ -70,7 +76,7 @@ print(*(f"{sample:.1f}" for sample in samples))
 """
 Look at the first one. It had to start labkit's *launcher*, the small process that makes all containers, and to bring files into
 memory. That is a *cold* start, and it is a different question. And no two of the others agree: a start-up has a floor, the work itself, and
-a long tail, when the machine did something else. An average would follow the tail. The *median* hardly notices it:
+a long tail, when the machine did something else. An average would follow the tail. The *[median](glossary.md#median)* hardly notices it:
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -99,7 +105,8 @@ guess_order = lesson.predict(
 guess_order
 
 # %% tags=["nbval-ignore-output"]
-results = race(12)
+raced = lesson.recorded_or("race", lambda: race(12))
+results = raced.result
 for row in results.rows:
     numbers = race_chart.words_for(row) or "-"
     print(f"{race_chart.title_of(row.name):<20} {numbers:<30} {(row.skipped or row.note)[:76]}")
@@ -108,7 +115,8 @@ for row in results.rows:
 figure, (axes,) = charts.figure(9.4, 5.0)
 race_chart.draw(axes, results)
 ran = "; ".join(f"{race_chart.title_of(row.name)} {race_chart.words_for(row)}" for row in results.ran)
-charts.show(figure, alt=f"Dots on a logarithmic time scale, one for each start. Median in ms (middle half): {ran}.")
+alt = f"Dots on a logarithmic time scale, one for each start. Median in ms (middle half): {ran}."
+charts.show(figure, alt=alt, recording=raced.recording)
 
 # %% tags=["nbval-ignore-output"]
 if results.row("runc").samples_ms:
@@ -149,29 +157,26 @@ guess_machine = lesson.predict(
 guess_machine
 
 # %% tags=["nbval-ignore-output"]
-machines = race(3, only=["process", "container", "microvm", "vm-restore"], warm_up=1)
-for row in machines.rows:
+contest = ["process", "container", "microvm", "vm-restore"]
+booted = lesson.recorded_or("race-machines", lambda: race(3, only=contest, warm_up=1), here=machines)
+for row in booted.result.rows:
     print(f"{race_chart.title_of(row.name):<26} {race_chart.words_for(row) or '-':<34} {(row.skipped or row.note)[:60]}")
-booted = bool(machines.row("microvm").samples_ms and machines.row("container").samples_ms)
-if booted:
-    guess_machine.compare(round(machines.ratio("microvm", "container")))
+guess_machine.compare(round(booted.result.ratio("microvm", "container")))
 
 # %% tags=["nbval-ignore-output"]
 figure, (axes,) = charts.figure(9.4, 2.4)
-race_chart.draw(axes, machines)
-ran = "; ".join(f"{race_chart.title_of(row.name)} {race_chart.words_for(row)}" for row in machines.ran)
-charts.show(figure, alt=f"Dots on a logarithmic time scale, one for each start. Median in ms (middle half): {ran}.")
+race_chart.draw(axes, booted.result)
+ran = "; ".join(f"{race_chart.title_of(row.name)} {race_chart.words_for(row)}" for row in booted.result.ran)
+alt = f"Dots on a logarithmic time scale, one for each start. Median in ms (middle half): {ran}."
+charts.show(figure, alt=alt, recording=booted.recording)
 
 # %%
-claim = "a machine takes more than ten times as long to boot as a container to start"
-if booted:
-    lesson.check(claim, machines.ratio("microvm", "container") > 10, got=machines.row("microvm"))
-else:
-    print(f"not shown here: {claim}")
+slower = booted.result.ratio("microvm", "container")
+lesson.check("a machine takes more than ten times as long to boot as a container to start", machines and slower > 10, got=slower)
 
 # %% [markdown]
 """
-**What happened.** The boot is the work of the guest's kernel, and the snapshot saves just that: what remains is to start QEMU and to read the machine's memory.
+**What happened.** The boot is the work of the guest's kernel, and the [snapshot](glossary.md#snapshot) saves just that: what remains is to start QEMU and to read the machine's memory.
 A machine gives what no container has, a kernel of its own; `labkit race --vm` lets more of them take part.
 
 ## Where the time goes
@@ -218,12 +223,12 @@ lesson.check("all pieces together take longer than none", cheapest["+ limits"] >
 """
 ## The race, live
 
-The picture shows the race that you have just run. Choose who takes part and how often, and press **Start**: each round adds one dot to every row. Watch how the median settles
+The picture shows the race that you have run above; where there are virtual machines, they may take part now, too. Choose who takes part and how often, and press **Start**: each round adds one dot to every row. Watch how the median settles
 while single dots go on falling far out. What changes when you start something else on this machine meanwhile?
 """
 
 # %% tags=["nbval-ignore-output"]
-view = race_view(results, starts=20)
+view = race_view(results, starts=20, machines=bool(machines))
 view
 
 # %% [markdown]
@@ -242,7 +247,8 @@ guess_memory = lesson.predict(
 guess_memory
 
 # %% tags=["nbval-ignore-output"]
-crowd = density.measure_density(100)
+counted = lesson.recorded_or("density", lambda: density.measure_density(100))
+crowd = counted.result
 pieces = density_chart.memory_parts(crowd)
 for name, kib in pieces.items():
     print(f"{name:<30} {kib:8.0f} KiB")
@@ -253,7 +259,8 @@ figure, (left, right) = charts.figure(9.4, 3.0, columns=2)
 density_chart.draw_starts(left, crowd)
 density_chart.draw_memory(right, crowd)
 words = ", ".join(f"{name} {kib:.0f} KiB" for name, kib in pieces.items())
-charts.show(figure, alt=f"Left, the start-up of each container while the others stay alive; right, the memory of one: {words}.")
+alt = f"Left, the start-up of each container while the others stay alive; right, the memory of one: {words}."
+charts.show(figure, alt=alt, recording=counted.recording)
 
 # %% tags=["nbval-ignore-output"]
 each = sum(pieces.values()) * KiB
@@ -274,7 +281,7 @@ Does the three-hundredth start as fast as the first, and is anything left? One a
 """
 
 # %% tags=["nbval-ignore-output"]
-series = density.measure_series(300)
+series = lesson.recorded_or("series", lambda: density.measure_series(300)).result
 print(f"first tenth {series.first_ms:.1f} ms, last tenth {series.last_ms:.1f} ms: {series.slowing:.2f} times as long")
 for name in ("descriptors", "processes", "cgroups", "mounts"):
     print(f"{name:<12} before {getattr(series.before, name):>4}   after {getattr(series.after, name):>4}")
@@ -300,7 +307,8 @@ guess_cost = lesson.predict(
 guess_cost
 
 # %% tags=["nbval-ignore-output"]
-overhead = measure_overhead(12)
+worked = lesson.recorded_or("overhead", lambda: measure_overhead(12))
+overhead = worked.result
 loads = [overhead.row(name) for name in density_chart.LOADS]
 for row in loads:
     inside, outside = summarise(row.container_ms), summarise(row.process_ms)
@@ -312,7 +320,8 @@ guess_cost.compare(max(loads, key=lambda row: min(row.container_ms) / min(row.pr
 figure, (axes,) = charts.figure(8.6, 2.8)
 density_chart.draw_overhead(axes, overhead)
 words = ", ".join(f"{row.title} {row.ratio:.2f}" for row in loads)
-charts.show(figure, alt=f"Bars: each load outside and inside a container. How many times as long inside: {words}.")
+alt = f"Bars: each load outside and inside a container. How many times as long inside: {words}."
+charts.show(figure, alt=alt, recording=worked.recording)
 
 # %%
 cpu = overhead.row("cpu")
@@ -452,6 +461,8 @@ docker stats
 - The kernel makes a container in milliseconds. What takes longer are the programs around it.
 - A waiting container costs some hundred KiB, because there is one kernel and one copy of each file's pages.
 - Computing costs nothing extra inside; a system call costs what the filter takes.
+
+Next: [08 Architecture of Docker](08_docker_architecture.ipynb).
 """
 
 # %%
