@@ -73,9 +73,10 @@ def _merged(scratch_fd: int, lower_fds: list[int]) -> int:
     """Return a folder that shows all of ``lower_fds`` (topmost first), by an overlay that only this process sees."""
     if len(lower_fds) == 1:
         return lower_fds[0]  # OverlayFS wants two at least
-    # Through /proc, past folders that the container's root may not enter; and short, as the options must fit into a page.
-    target = f"/proc/self/fd/{scratch_fd}/merged"
-    options = "lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in lower_fds) + ",userxattr"
+    # By numbers in /proc, past folders that the container's root may not enter; and short, as the options must fit into a page.
+    os.chdir("/proc/self/fd")
+    target = f"{scratch_fd}/merged"
+    options = "lowerdir=" + ":".join(map(str, lower_fds)) + ",userxattr"
     mount("labkit-overlay", target, "overlay", MountFlag.RDONLY, options)
     return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

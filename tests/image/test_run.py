@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.container import run
+from labkit.container import Container, run
+from labkit.container.spec import Rootfs
 from labkit.errors import ImageError, InvalidSpec, SetupError
 from labkit.image.commit import add_layer, commit, store_image
 from labkit.image.config import RunConfig
@@ -24,7 +25,7 @@ from labkit.image.run import container_of, settings_of
 from labkit.image.store import Image, ImageStore
 from labkit.isolation.idmap import user_maps
 from tests.image.samples import busybox_image
-from tests.image.tars import FILE, entry, tar
+from tests.image.tars import FILE, FOLDER, entry, tar
 from tests.image.trees import Node, listing, write_tar
 from tests.support import has, requires
 
@@ -104,17 +105,30 @@ def test_root_in_a_container_of_an_image_owns_its_files_without_id_mapped_mounts
 def test_an_image_of_many_layers_runs_and_is_exported(store: ImageStore, image: Image) -> None:
     config, layers = image.config, list(image.manifest.layers)
     with store.lease():
-        for number in range(45):  # more than fit into a mount's options by their whole paths
+        for number in range(130):  # Docker's limit is 127; by their whole paths 40 would fit into a mount's options
             with LayerWriter(store.blobs, "none") as writer:
-                writer.write(tar(entry(FILE, f"many/{number}", b"x")))
+                writer.write(tar(entry(FOLDER, "many"), entry(FILE, f"many/{number}", b"x")))
                 layer = writer.commit()
+            upper = store.blobs.tmp / "labkit-many"
+            (upper / "many").mkdir(parents=True)
+            (upper / f"many/{number}").write_bytes(b"x")
+            store.layers.adopt(config.diff_ids, layer.diff_id, upper)
             config, layers = add_layer(config, layer, created_by=str(number)), [*layers, layer.descriptor]
         many = store.image(store_image(store, config, layers))
         with container_of(store, many, ["/bin/ls", "/many"], entrypoint=[], user="0:0") as container:
-            assert len(run(container).text.split()) == 45
+            assert len(run(container).text.split()) == 130
         out = io.BytesIO()
         export_image(store, many, out)
-    assert len([m for m in tarfile.open(fileobj=io.BytesIO(out.getvalue())) if m.name.startswith("many/")]) == 45
+    assert len([m for m in tarfile.open(fileobj=io.BytesIO(out.getvalue())) if m.name.startswith("many/")]) == 130
+
+
+def test_more_layers_than_one_mount_takes_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    folders = [tmp_path / f"layer-{number}" for number in range(501)]
+    for folder in folders:
+        folder.mkdir()
+    rootfs = Rootfs("overlay", tuple(map(str, folders)), lowers_owned=True)
+    with pytest.raises(InvalidSpec, match=r"501 layers .* use fewer layers"):
+        run(Container(["/bin/true"], rootfs=rootfs))
 
 
 def test_users_of_a_layer_below_are_gone_with_its_passwd(store: ImageStore, image: Image) -> None:
