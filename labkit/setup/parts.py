@@ -184,6 +184,13 @@ PARTS = (
     Part("modinfo", _WITNESS, _program("modinfo"), _named("kmod"), for_tests=True),
     Part("objdump", _WITNESS, _program("objdump"), _named("binutils"), for_tests=True),
     Part(
+        "aarch64-linux-gnu-objdump",
+        _WITNESS,
+        _program("aarch64-linux-gnu-objdump"),
+        _named("binutils-aarch64-linux-gnu", pacman="aarch64-linux-gnu-binutils", zypper="cross-aarch64-binutils"),
+        for_tests=True,
+    ),
+    Part(
         "scmp_sys_resolver",
         _WITNESS,
         _program("scmp_sys_resolver"),

@@ -1,4 +1,4 @@
-"""The guest's first process: 33 machine instructions that make the system calls the host sends.
+"""The guest's first process: some thirty machine instructions that make the system calls the host sends.
 
 Something in the guest must carry out what ``guest.exec(...)`` asks for. A shell would have to be told where each stream begins and
 ends; a Python takes a second to start under emulation. This program is the init of the guest, starts in no time, and knows
@@ -16,7 +16,8 @@ execve) in the same memory, while its parent waits for the execve and then passe
 If the port breaks the agent ends, which the kernel answers with a panic: a guest does not outlive its host's interest.
 
 Leaves out: more than one list at a time.
-See: clone(2) (CLONE_VFORK), mem(4), elf(5), syscall(2) (registers), Intel SDM volume 2.
+See: clone(2) (CLONE_VFORK), mem(4), elf(5), syscall(2) (registers), Intel SDM volume 2, Arm Architecture
+Reference Manual, chapter C6.
 """
 
 from __future__ import annotations
@@ -65,7 +66,44 @@ _X86_64 = bytes.fromhex(
     "b8e7000000"  #         mov  eax, 231             exit_group
     "0f05"  #               syscall
 )
-_CODE = {"x86_64": (62, _X86_64)}
+# The same for arm64, whose instructions are words of 4 bytes, here as they are read: the highest byte first.
+_AARCH64 = b"".join(
+    bytes.fromhex(word)[::-1]
+    for word in (
+        "d2820013",  #       mov  x19, #0x1000            FIRST_LIST
+        "f2a00813",  #       movk x19, #0x40, lsl #16
+        "b9400268",  # next: ldr  w8, [x19]               the call's number
+        "37f801a8",  #       tbnz w8, #31, ring           negative, the end of the list
+        "b9400674",  #       ldr  w20, [x19, #4]          what is not for the parent
+        "a9408660",  #       ldp  x0, x1, [x19, #8]       and its six arguments
+        "a9418e62",  #       ldp  x2, x3, [x19, #24]
+        "a9429664",  #       ldp  x4, x5, [x19, #40]
+        "d4000001",  #       svc  #0
+        "f9000660",  #       str  x0, [x19, #8]           the answer
+        "f9401e69",  #       ldr  x9, [x19, #56]          who else wants to know?
+        "f9000120",  #       str  x0, [x9]
+        "b4000040",  #       cbz  x0, step
+        "8b140273",  #       add  x19, x19, x20           skip
+        "91010273",  # step: add  x19, x19, #64           the next record
+        "17fffff3",  #       b    next
+        "d2800120",  # ring: mov  x0, #9                  PORT_FD
+        "d2820001",  #       mov  x1, #0x1000             any byte
+        "f2a00801",  #       movk x1, #0x40, lsl #16
+        "d2800022",  #       mov  x2, #1
+        "d2800808",  #       mov  x8, #64                 write it,
+        "d4000001",  #       svc  #0
+        "d2800120",  #       mov  x0, #9
+        "d28007e8",  #       mov  x8, #63                 read one
+        "d4000001",  #       svc  #0
+        "d2a20013",  #       mov  x19, #0x10000000        MAILBOX
+        "f100041f",  #       cmp  x0, #1
+        "54fffce0",  #       b.eq next
+        "d2800020",  #       mov  x0, #1                  nobody is there any more
+        "d2800bc8",  #       mov  x8, #94                 exit_group
+        "d4000001",  #       svc  #0
+    )
+)
+_CODE = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
 #: The machines for which there is an agent.
 AGENT_MACHINES = tuple(_CODE)
 

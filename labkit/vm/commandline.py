@@ -51,7 +51,7 @@ class Board:
 
 _BOARDS = {
     "x86_64": Board("microvm", "ttyS0", "/dev/ttyS1", 0),
-    "aarch64": Board("virt", "ttyAMA0", "/dev/ttyAMA1", 1 << 30),
+    "aarch64": Board("virt", "ttyAMA0", "/dev/ttyS0", 1 << 30),
 }
 
 _ODD_BYTES = 8 << 10  # QEMU rounds a machine's memory up to this
@@ -149,7 +149,8 @@ def _serial(name: str, fd: int, board: Board, number: int) -> list[str]:
     words = ["-chardev", f"socket,id={name},fd={fd}"]
     if board.machine == "microvm":
         return [*words, "-device", f"isa-serial,chardev={name},index={number}"]
-    return [*words, "-serial", f"chardev:{name}"]
+    # QEMU before 9.1 gives this board one serial port of its own; the other one is a card.
+    return [*words, *(("-serial", f"chardev:{name}") if number == 0 else ("-device", f"pci-serial,chardev={name}"))]
 
 
 def _network_card(number: int, fd: int, mac: str) -> list[str]:

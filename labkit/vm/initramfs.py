@@ -55,7 +55,7 @@ def initramfs(first: CallList, files: Iterable[Entry], machine: str) -> bytes:
             device("dev/console", 5, 1),
             device("dev/mem", 1, 1),
             device("dev/ttyS1", 4, 65),
-            device("dev/ttyAMA1", 204, 65),
+            device("dev/ttyS0", 4, 64),
             file("init", agent_program(first, machine), permissions=0o755),
             *files,
         ]
