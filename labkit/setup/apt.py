@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.setup.progress import Step
+from labkit.setup.services import without_services
 
 __all__ = ["QUIET", "can_download", "can_install", "download", "install", "private_options", "run_or_reason"]
 
@@ -46,7 +47,7 @@ def can_download() -> bool:
 
 
 def install(packages: Sequence[str], step: Step) -> dict[str, str]:
-    """Install ``packages`` as root, and return the reason for each one that could not be.
+    """Install ``packages`` as root, without any service of theirs, and return the reason for each one that could not be.
 
     A single name that apt does not know, or cannot install without removing something, makes it refuse all of them; so
     what it refuses is sorted out first, and where the installation itself fails each package is tried alone.
@@ -58,8 +59,9 @@ def install(packages: Sequence[str], step: Step) -> dict[str, str]:
     wanted = [package for package in packages if not reasons.get(package)]
     if wanted:
         step.announce(f"apt-get install {' '.join(wanted)} ({_download_bytes(wanted) / 1e6:.1f} MB to download)")
-        if run_or_reason([*_INSTALL, *wanted], step):
-            reasons |= {package: run_or_reason([*_INSTALL, package], step) for package in wanted}
+        with without_services():
+            if run_or_reason([*_INSTALL, *wanted], step):
+                reasons |= {package: run_or_reason([*_INSTALL, package], step) for package in wanted}
     return {package: reason for package, reason in reasons.items() if reason}
 
 
