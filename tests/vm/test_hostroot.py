@@ -103,10 +103,12 @@ def test_a_container_with_limits_runs_in_it(guest: HostRoot) -> None:
 
 
 def test_the_first_line_of_python_comes_soon() -> None:
-    # 3.5 s on a machine that does nothing else; `labkit race --vm` measures it, beside others that suffer the same load.
+    """Calm, on two cores under emulation: 2.2 s, and as much processor time. Time on the clock is others' business on a busy machine."""
     began_s = time.monotonic()
     with HostRoot(512, cpus=1) as guest:
         assert output(guest, PYTHON, "-c", "print('here')") == "here"
+        fields = Path(f"/proc/{guest.pid}/stat").read_text().rpartition(") ")[2].split()
+        assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 3.5
     assert time.monotonic() - began_s < 60
 
 
