@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING
 
 from labkit.engine.api.transfer import piped
@@ -45,14 +45,30 @@ def _root_of(engine: Engine, container: Container) -> Fd:
 
 
 @contextmanager
+def _root_for(engine: Engine, container: Container, path: str) -> Iterator[tuple[Fd, str]]:
+    """Give a file tree and where ``path`` is in it: for a stopped container the volume or bind that it lies in, if any."""
+    clean = posixpath.normpath("/" + path.lstrip("/"))  # two slashes at the beginning would stay
+    points = [] if container.state.is_running else [
+        point for point in container.mounts if point.kind != "tmpfs" and (clean + "/").startswith(point.target + "/")
+    ]  # fmt: skip
+    with ExitStack() as held:
+        for target, source in engine.storage.open_sources(points[-1:], held).items():
+            if os.path.isdir(source):
+                root = held.enter_context(Fd(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+                yield root, f"/{clean[len(target) :]}{'/' if path.endswith(('/', '/.')) else ''}"
+                return
+        yield held.enter_context(_root_of(engine, container)), path
+
+
+@contextmanager
 def _found(engine: Engine, container: Container, path: str) -> Iterator[Found]:
     if not path:
         raise BadParameter("Bad parameter: path cannot be empty")
     if "\0" in path:
         raise BadParameter("Bad parameter: path holds a NUL character")
-    with _root_of(engine, container) as root:
+    with _root_for(engine, container, path) as (root, inner):
         try:
-            found = locate(root.number, path)
+            found = locate(root.number, inner)
         except NotADirectoryError as error:
             raise BadParameter(f"not a directory: {path}") from error
         except OSError as error:

@@ -28,6 +28,9 @@ __all__ = ["routes"]
 
 routes = Routes()
 
+#: How the classic builder marks what a step wrote to its standard error: red.
+_RED = "\x1b[91m{}\x1b[0m"
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -67,6 +70,25 @@ def _asked(query: Query) -> _Asked:
     )  # fmt: skip
 
 
+def _may_use_cache(engine: Engine, query: Query) -> bool:
+    """Tell whether steps may come from the cache: with ``--cache-from`` only if one of those images is there."""
+    try:
+        names = json.loads(query.text("cachefrom") or "[]")
+    except ValueError as error:
+        raise BadParameter(f"cachefrom is not JSON: {error}") from error
+    if not isinstance(names, list):
+        raise BadParameter("cachefrom must be a JSON array")
+    return not names or any(_is_known(engine, str(name)) for name in names)
+
+
+def _is_known(engine: Engine, name: str) -> bool:
+    try:
+        engine.images.find(name)
+    except (ApiError, LabkitError):
+        return False
+    return True
+
+
 @routes.post("/build")
 def build_image(engine: Engine, request: Request) -> Reply:
     """Build an image. What is wrong with the Containerfile itself is a 400; a step that fails is told on the stream."""
@@ -74,6 +96,7 @@ def build_image(engine: Engine, request: Request) -> Reply:
     from labkit.image.build.progress import classic_text
 
     asked = _asked(request.query)
+    no_cache = asked.no_cache or not _may_use_cache(engine, request.query)
     cancel, failed_early = CancelEvent(), _First()
 
     def work(say: Say) -> None:
@@ -84,12 +107,12 @@ def build_image(engine: Engine, request: Request) -> Reply:
             if asked.quiet:
                 text = f"{event.image_id}\n" if event.kind == "built" and not event.text else ""
             if text:
-                say({"stream": text})
+                say({"stream": _RED.format(text) if event.is_error_output else text})
 
         try:
             result = build(
                 plain_source(request.body), containerfile=_file_name(asked), store=engine.images.store, tags=asked.tags,
-                build_args=asked.arguments, target=asked.target, progress=tell, cancel=cancel, no_cache=asked.no_cache,
+                build_args=asked.arguments, target=asked.target, progress=tell, cancel=cancel, no_cache=no_cache,
                 labels=asked.labels, network="host" if asked.network == "host" else "none",
             )  # fmt: skip
         except BuildError as error:

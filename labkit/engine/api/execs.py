@@ -45,6 +45,8 @@ def start(engine: Engine, request: Request) -> Reply:
     terminal = bool(one.request.get("Tty"))
     with_input = bool(one.request.get("AttachStdin"))
     streams = [n for n, name in ((1, "AttachStdout"), (2, "AttachStderr")) if one.request.get(name)]
+    # How the bytes come is what the start asks for, also when it contradicts the exec (the SDK does that).
+    framed = not body.get("Tty")
     keys = detach_sequence(one.request.get("DetachKeys") or "") if terminal and with_input else b""
     session = engine.execs.attach(one, streams=streams, stdin=with_input)
 
@@ -55,14 +57,17 @@ def start(engine: Engine, request: Request) -> Reply:
             # The headers have gone out: the client is told on the stream, as Docker does it.
             reason = str(error).partition("unable to start container process: ")[2] or str(error)
             text = f"OCI runtime exec failed: exec failed: unable to start container process: {reason}\r\n".encode()
-            peer.send(text if terminal else frame(STDOUT, text))
+            peer.send(frame(STDOUT, text) if framed else text)
             session.close()
             peer.finish()
             return
         # A client asks for the exit status as soon as the stream has ended: it must be there by then.
-        relay(peer, session, keys=keys, with_input=with_input, before_end=lambda: one.wait(_CODE_S))
+        relay(
+            peer, session, keys=keys, with_input=with_input, before_end=lambda: one.wait(_CODE_S),
+            put=(lambda data: frame(STDOUT, data)) if terminal and framed else bytes,
+        )  # fmt: skip
 
-    return Hijack(serve, content_type_of(request, terminal=terminal))
+    return Hijack(serve, content_type_of(request, terminal=terminal and not framed))
 
 
 @routes.post("/exec/{id}/resize")

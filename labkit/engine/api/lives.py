@@ -88,8 +88,10 @@ def _wait(container: Container, condition: str, ends_before: int) -> Iterator[by
             return True
         if condition == "removed":
             return False
+        if container.ends > ends_before:
+            return True  # also of one that its policy starts again
         if condition == "next-exit":
-            return container.ends > ends_before
+            return False
         return not container.state.is_running and container.state.status != "restarting"
 
     while True:

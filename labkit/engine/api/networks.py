@@ -105,5 +105,5 @@ def disconnect(engine: Engine, request: Request) -> Reply:
     body = request.json()
     network = engine.networks.find(request.names["id"])
     container = engine.containers.find(str(body.get("Container") or ""))
-    engine.networks.disconnect(network, container, force=bool(body.get("Force")))
+    engine.networks.disconnect(network, container)
     return Empty(200)

@@ -46,10 +46,11 @@ def relay(
     keys: bytes,
     with_input: bool,
     before_end: Callable[[], object] = lambda: None,
+    put: Callable[[bytes], bytes] = bytes,
 ) -> bool:
     """Pass bytes on until the session ends or the client detaches (`keys`) or goes; return whether it detached.
 
-    ``before_end`` is called when there is no more to send, before the client is told so.
+    ``before_end`` is called when there is no more to send, before the client is told so; ``put`` puts each piece into what the client reads.
     """
     detached = threading.Event()
     reader = threading.Thread(
@@ -59,7 +60,7 @@ def relay(
     with session:
         try:
             while data := session.recv(_PIECE):
-                peer.send(data)
+                peer.send(put(data))
         except OSError:
             pass  # the client has gone, or takes nothing
         finally:
@@ -83,6 +84,9 @@ def _pass_input(peer: Peer, session: socket.socket, keys: bytes, with_input: boo
             detached.set()
             with suppress(OSError):
                 session.shutdown(socket.SHUT_RDWR)
+            # What the client still sends is read and dropped: closed with that unread, it would see a broken connection.
+            while peer.receive():
+                pass
             return
     with suppress(OSError):
         session.shutdown(socket.SHUT_WR)

@@ -16,11 +16,11 @@ from labkit.engine.engine import Engine
 from labkit.engine.objects.changed_config import apply_changes
 from labkit.engine.objects.images import reference_of
 from labkit.engine.spec.config import parse_config
-from labkit.engine.wire.errors import ApiError, BadParameter
+from labkit.engine.wire.errors import ApiError, BadParameter, Conflict
 from labkit.engine.wire.reply import Json, Reply, Stream
 from labkit.engine.wire.request import Request
 from labkit.engine.wire.routes import Routes
-from labkit.errors import ImageError, LabkitError
+from labkit.errors import ImageError, InvalidState, LabkitError
 from labkit.image.archive import load_archive, plain_source, save_archive
 from labkit.image.commit import add_layer, commit, store_image
 from labkit.image.config import RunConfig
@@ -98,10 +98,10 @@ def _import(engine: Engine, request: Request) -> Reply:
 @routes.post("/images/load")
 def load(engine: Engine, request: Request) -> Reply:
     """Take in images from a tar that ``save`` made."""
-    loaded = load_archive(engine.images.store, request.body)
 
     def work(say: Say) -> None:
-        for one in loaded:
+        # What is wrong with the archive is told on the stream, as Docker does it: clients look for it there.
+        for one in load_archive(engine.images.store, request.body):
             for name in one.names:
                 say({"stream": f"Loaded image: {reference_of(name).familiar}\n"})
             if not one.names:
@@ -182,7 +182,10 @@ def commit_container(engine: Engine, request: Request) -> Reply:
     )
     pause = query.flag("pause", default=True) and container.state.status == "running"
     if pause:
-        engine.lives.pause(container)
+        try:
+            engine.lives.pause(container)
+        except (Conflict, InvalidState):
+            pause = False  # its program has just ended: what it left is committed
     try:
         image = commit(
             engine.images.store, f"{container.folder}/rw/upper", base, tag=reference, created_by=" ".join(container.config["Cmd"] or []),
@@ -190,7 +193,8 @@ def commit_container(engine: Engine, request: Request) -> Reply:
         )  # fmt: skip
     finally:
         if pause:
-            engine.lives.unpause(container)
+            with suppress(Conflict):  # its program ended, or somebody else let it go on
+                engine.lives.unpause(container)
     if reference is None:
         engine.images.store.keep(image.root)
     engine.events.say("container", "commit", container.id, {**container.attributes, "imageID": image.id})

@@ -201,8 +201,10 @@ class Networks:
                 IPv4Address(e["IPAddress"]) for _, e in self._endpoints(network) if e["IPAddress"] and e is not endpoint
             }
             address = lowest_free(subnet, {*used, network.gateway_address}, wanted)
+            is_main = endpoint is next(iter(container.endpoints.values()))
+            mac = (container.config.get("MacAddress") if is_main else "") or mac_of(address)
             endpoint.update(
-                IPAddress=str(address), IPPrefixLen=subnet.prefixlen, MacAddress=mac_of(address),
+                IPAddress=str(address), IPPrefixLen=subnet.prefixlen, MacAddress=mac,
                 Gateway="" if network.internal else network.gateway,
             )  # fmt: skip
             if not network.is_predefined:
@@ -313,13 +315,11 @@ class Networks:
         finally:
             os.close(net_fd)
 
-    def disconnect(self, network: Network, container: Container, *, force: bool = False) -> None:
+    def disconnect(self, network: Network, container: Container) -> None:
         """Take a container out of a network. Raises: ApiError if it is not in it."""
         with container.lock:
             name = next((key for key in (network.name, network.id) if key in container.endpoints), None)
             if name is None:
-                if force:
-                    return
                 raise ApiError(f"container {container.id} is not connected to network {network.name}", status=403)
             endpoint = container.endpoints.pop(name)
             if endpoint["IPAddress"]:

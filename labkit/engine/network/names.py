@@ -6,6 +6,7 @@ See: `labkit.engine.network.dns`; Docker documentation, "Embedded DNS server".
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from labkit.engine.network.dns import ADDRESS, DnsServer
@@ -69,7 +70,19 @@ class Names:
                     and (name in names or name in (f"{n}.{key}".lower() for n in names))
                 ):
                     found.append(str(endpoint["IPAddress"]))
-        return found or None
+        return found or self._linked(asker, shared, name) or None
+
+    def _linked(self, asker: Container, shared: set[str], name: str) -> list[str]:
+        """Return the addresses of what the asker calls by a name of its own (``--link web:www`` in a network with names)."""
+        found = []
+        for key in shared:
+            for link in asker.endpoints[key]["Links"] or ():
+                other, _, alias = link.partition(":")
+                if (alias or other).lower() == name:
+                    with suppress(ApiError):
+                        endpoint = self._containers.find(other).endpoints.get(key)
+                        found += [str(endpoint["IPAddress"])] if endpoint and endpoint["IPAddress"] else []
+        return found
 
     def reverse(self, asker_id: str, address: str) -> str:
         """Return the name of the container with ``address`` in one of the asker's networks; empty if there is none."""

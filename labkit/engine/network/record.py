@@ -17,7 +17,7 @@ from labkit.engine.wire.errors import BadParameter
 
 __all__ = ["Network", "parse_create", "parse_endpoint"]
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]*[a-zA-Z0-9_.-])?\Z")
 _CREATE = {
     "Name": TEXT, "CheckDuplicate": FLAG, "Driver": TEXT, "Internal": FLAG, "Attachable": FLAG, "Ingress": FLAG,
     "IPAM": OBJECT, "EnableIPv6": FLAG, "Options": TEXT_MAP, "Labels": TEXT_MAP, "Scope": TEXT,
@@ -85,7 +85,7 @@ def parse_create(body: Mapping[str, Any]) -> dict[str, Any]:
     name = given.get("Name", "")
     if not _NAME.match(name):
         raise BadParameter(
-            "network name cannot be empty or hold other characters than letters, digits, '_', '.' and '-'"
+            "network name cannot be empty or hold other characters than letters, digits, '_', '.', '-' and spaces between them"
         )
     ipam = given.get("IPAM") or {}
     config = ipam.get("Config") or []

@@ -49,8 +49,10 @@ def _walk(upper: str, inner: str, lowers: list[str]) -> Iterator[Change]:
         is_folder = entry.is_dir(follow_symlinks=False)
         inside = list(_walk(upper, path, [] if is_folder and _is_opaque(upper + path) else below)) if is_folder else []
         if not below:
+            if not inside and _holds_own(upper, path):
+                continue  # an image without /etc: as in Docker, where a layer of its own holds the mount points
             yield Change(path, ADDED)
-        elif not is_folder or inside or not _same(status, below[0] + path):
+        elif not is_folder or inside or not _same(status, below[0] + path, with_time=not _holds_own(upper, path)):
             yield Change(path, CHANGED)
         yield from inside
 
@@ -62,9 +64,16 @@ def _is_opaque(path: str) -> bool:
         return False
 
 
-def _same(status: os.stat_result, lower: str) -> bool:
+def _holds_own(upper: str, path: str) -> bool:
+    # The folder is in the layer, with a time of its own, because the engine made its mount points in it: /etc for /etc/hosts.
+    return any(os.path.dirname(own) == path and os.path.lexists(upper + own) for own in _OWN)
+
+
+def _same(status: os.stat_result, lower: str, *, with_time: bool) -> bool:
     other = os.lstat(lower)
-    return stat.S_IMODE(other.st_mode) == stat.S_IMODE(status.st_mode) and other.st_mtime_ns == status.st_mtime_ns
+    if stat.S_IMODE(other.st_mode) != stat.S_IMODE(status.st_mode):
+        return False
+    return not with_time or other.st_mtime_ns == status.st_mtime_ns
 
 
 def size_bytes(upper: str) -> int:

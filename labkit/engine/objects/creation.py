@@ -124,8 +124,8 @@ class Creator:
 
     def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, with ``volumes`` its anonymous volumes, too. Raises: Conflict while it runs, unless forced."""
-        if container.state.is_running and not force:
-            state = "paused" if container.state.status == "paused" else "running"
+        if (container.state.is_running or container.state.status == "restarting") and not force:
+            state = container.state.status
             hint = "Unpause and then stop the container" if state == "paused" else "Stop the container"
             raise Conflict(
                 f"You cannot remove a {state} container {container.id}. {hint} before attempting removal or force remove"

@@ -34,6 +34,7 @@ _TABLE = {
 #: The exit status of an exec whose program could not be started, as Docker has it.
 _NOT_STARTED = 126
 _KEPT_S = 300.0
+_STARTING_S = 10.0
 _MOST_FOR_EACH = 500
 
 
@@ -138,7 +139,9 @@ class Execs:
                 self._keeper.forget(one.id)
             self.ended(one.id, _NOT_STARTED)
             raise said from error
-        one.pid = started.pid
+        with one.changed:
+            one.pid = started.pid
+            one.changed.notify_all()
         text = " ".join(request["Cmd"])
         self._events.say("container", f"exec_start: {text}", container.id, {**container.attributes, "execID": one.id})
 
@@ -147,7 +150,9 @@ class Execs:
         return self._keeper.attach(one.id, streams=streams, stdin=stdin, terminal=bool(one.request.get("Tty")))
 
     def resize(self, one: Exec, rows: int, columns: int) -> None:
-        """Give its terminal a size. Raises: InvalidState."""
+        """Give its terminal a size; one that is just starting is waited for. Raises: InvalidState."""
+        with one.changed:
+            one.changed.wait_for(lambda: one.pid != 0 or one.exit_code is not None, _STARTING_S)
         self._keeper.resize(one.id, rows, columns)
 
     def kill(self, one: Exec) -> None:

@@ -96,8 +96,8 @@ class Query:
         return cls(parse_qs(text, keep_blank_values=True, max_num_fields=200))
 
     def text(self, name: str, default: str = "") -> str:
-        """Return the value of ``name``."""
-        return self.values.get(name, [default])[-1]
+        """Return the value of ``name``; of several the first, as Docker's daemon does."""
+        return self.values.get(name, [default])[0]
 
     def texts(self, name: str) -> list[str]:
         """Return every value of ``name``, which may be given several times."""
