@@ -15,6 +15,11 @@ need some Python and a little shell. You need to know nothing about kernels.
 **Time:** about 15 minutes to read, 10 for the exercises. **You need** nothing but this page. Words that have a sense of their own in this course
 stand in the [glossary](glossary.md); each lesson links there.
 
+[Glossary](glossary.md) · [01 What an OS virtualizes →](01_what_an_os_virtualizes.ipynb)
+"""
+
+# %% [markdown]
+"""
 ## How to read a lesson
 
 Text like this explains. The grey boxes are **cells** of Python: click into one and press **Shift+Enter** to run it. Run them from top
@@ -24,8 +29,6 @@ to bottom. Nothing you do here can break the lesson: *Kernel > Restart Kernel an
 **[kernel](glossary.md#kernel)** is Linux, the program that has the machine in its hands.)
 
 Try it with the first cell. It loads what this lesson needs, and prints nothing.
-
-[Glossary](glossary.md) · [01 What an OS virtualizes →](01_what_an_os_virtualizes.ipynb)
 """
 
 # %%

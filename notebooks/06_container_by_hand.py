@@ -352,7 +352,8 @@ charts.show(figure, alt="Table of attacks against levels of defence. Stopped fro
 # %% [markdown]
 """
 **What happened.** A cell names the error that the kernel gave (its [errno](glossary.md#errno)), if it gave one: `ESRCH` means that the process to be killed does not exist *for
-the attacker*; `stopped` without an error means that the call worked, but without effect outside, or that the attacker was killed. As an
+the attacker*; `stopped` without an error means that the call worked, but without effect outside, or that the attacker was killed. A `?` stands where it could not be tried: without a cgroup of your own
+there are no limits to add, and in a sandbox there is nobody's key to steal. As an
 ordinary user you start with fewer rights than root, so more is stopped in the first column already.
 """
 
