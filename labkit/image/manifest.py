@@ -24,8 +24,45 @@ __all__ = ["Index", "Manifest", "choose_platform", "parse_manifest"]
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
+class _Document:
+    """What manifests and indexes have in common."""
+
+    __slots__ = ()
+    media_type: str
+    artifact_type: str
+    subject: Descriptor | None
+    annotations: Mapping[str, str]
+    extra: Mapping[str, Any]
+    raw: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes it was read from; of a new or changed one, the canonical ones."""
+        # ``raw`` survives dataclasses.replace, so it counts only if it still says the same.
+        if self.raw and parse_manifest(self.raw, self.media_type) == self:
+            return self.raw
+        return canonical(self._document())
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What points to it."""
+        return Descriptor.of(self.to_bytes(), self.media_type)
+
+    def _document(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _common(self) -> dict[str, Any]:
+        document: dict[str, Any] = {}
+        if self.artifact_type:
+            document["artifactType"] = self.artifact_type
+        if self.subject is not None:
+            document["subject"] = self.subject.to_dict()
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document | dict(self.extra)
+
+
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(_Document):
     """One image: its configuration and its layers, lowest first. ``raw`` are the bytes it was read from."""
 
     config: Descriptor
@@ -45,15 +82,6 @@ class Manifest:
             raise ImageError("This is an index, which lists images, and not one image's manifest.")
         return found
 
-    def to_bytes(self) -> bytes:
-        """Return the bytes it was read from; of a new or changed one, the canonical ones."""
-        return _bytes_of(self, self._document())
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What points to this manifest."""
-        return Descriptor.of(self.to_bytes(), self.media_type)
-
     @property
     def references(self) -> tuple[Descriptor, ...]:
         """All that this manifest needs to be whole."""
@@ -66,11 +94,11 @@ class Manifest:
             "config": self.config.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
         }
-        return document | _common(self.artifact_type, self.subject, self.annotations) | dict(self.extra)
+        return document | self._common()
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class Index(_Document):
     """A list of manifests, one a platform. ``raw`` are the bytes it was read from."""
 
     manifests: tuple[Descriptor, ...]
@@ -89,15 +117,6 @@ class Index:
             raise ImageError("This is one image's manifest, and not an index, which lists images.")
         return found
 
-    def to_bytes(self) -> bytes:
-        """Return the bytes it was read from; of a new or changed one, the canonical ones."""
-        return _bytes_of(self, self._document())
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What points to this index."""
-        return Descriptor.of(self.to_bytes(), self.media_type)
-
     @property
     def references(self) -> tuple[Descriptor, ...]:
         """The manifests it lists; an index stays useful when those of other platforms are not there."""
@@ -109,7 +128,7 @@ class Index:
             "mediaType": self.media_type,
             "manifests": [manifest.to_dict() for manifest in self.manifests],
         }
-        return document | _common(self.artifact_type, self.subject, self.annotations) | dict(self.extra)
+        return document | self._common()
 
 
 def parse_manifest(data: bytes, media_type: str = "") -> Manifest | Index:
@@ -171,21 +190,3 @@ def _parsed(fields: Fields, what: str) -> dict[str, Any]:
         "annotations": fields.text_mapping("annotations"),
     }
     return common | {"extra": fields.rest()}
-
-
-def _common(artifact_type: str, subject: Descriptor | None, annotations: Mapping[str, str]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    if artifact_type:
-        document["artifactType"] = artifact_type
-    if subject is not None:
-        document["subject"] = subject.to_dict()
-    if annotations:
-        document["annotations"] = dict(annotations)
-    return document
-
-
-def _bytes_of(found: Manifest | Index, document: dict[str, Any]) -> bytes:
-    # ``raw`` survives dataclasses.replace, so it counts only if it still says the same.
-    if found.raw and parse_manifest(found.raw, found.media_type) == found:
-        return found.raw
-    return canonical(document)

@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import InvalidSpec, InvalidState
 from labkit.image.reference import DEFAULT_REGISTRY
+from labkit.image.registry.privatefile import changing
 from labkit.image.store import state_folder
 
 __all__ = ["Credentials", "CredentialsFile", "credentials_file"]
@@ -78,13 +75,13 @@ class CredentialsFile:
         """Keep credentials for ``registry``. Raises: InvalidSpec for a name with a colon, which the format cannot hold."""
         if ":" in credentials.name or not credentials.name:
             raise InvalidSpec("An account's name has at least one letter and no colon.")
-        with self._exclusive() as document:
+        with changing(self.path, self._read) as document:
             text = base64.b64encode(f"{credentials.name}:{credentials.password}".encode()).decode()
             document.setdefault("auths", {})[_keys(registry)[0]] = {"auth": text}
 
     def remove(self, registry: str) -> bool:
         """Forget the credentials for ``registry``; False if there were none."""
-        with self._exclusive() as document:
+        with changing(self.path, self._read) as document:
             auths = document.setdefault("auths", {})
             gone = [auths.pop(key) for key in _keys(registry) if key in auths]
         return bool(gone)
@@ -101,26 +98,6 @@ class CredentialsFile:
         if not isinstance(document, dict) or not isinstance(document.setdefault("auths", {}), dict):
             raise InvalidState(f"{self.path} does not hold credentials: remove it and log in again.")
         return document
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[dict[str, Any]]:
-        """Give the document to change; write it back whole, readable by its owner alone."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
-            document = self._read()
-            yield document
-            new_path = f"{self.path}.new"
-            fd = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "w") as file:
-                os.fchmod(fd, 0o600)
-                json.dump(document, file, indent=2)
-                file.flush()
-                os.fsync(fd)
-            os.rename(new_path, self.path)
-        finally:
-            os.close(lock_fd)
 
 
 def _keys(registry: str) -> list[str]:

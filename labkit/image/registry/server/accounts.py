@@ -11,20 +11,17 @@ See: RFC 7914 (scrypt); Python's hashlib.scrypt; rename(2).
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import InvalidSpec, InvalidState
 from labkit.image.reference import is_repository
+from labkit.image.registry.privatefile import changing
 
 __all__ = ["Accounts", "Scrypt"]
 
@@ -87,12 +84,12 @@ class Accounts:
             _text(salt),
             _text(self._cost.hash(password, salt)),
         )
-        with self._exclusive() as hashes:
+        with changing(self._path, self._read) as hashes:
             hashes[name] = "$".join(map(str, words))
 
     def remove(self, name: str) -> None:
         """Remove the account ``name``. Its images stay. Raises: InvalidState if there is none."""
-        with self._exclusive() as hashes:
+        with changing(self._path, self._read) as hashes:
             if hashes.pop(name, None) is None:
                 raise InvalidState(f"There is no account {name}: `labkit registry accounts` lists them.")
 
@@ -126,26 +123,6 @@ class Accounts:
             if seen != self._seen:
                 self._hashes, self._seen = _parse(self._path), seen
             return dict(self._hashes)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[dict[str, str]]:
-        """Give the accounts to change; write them back whole, so that a reader sees all of it or nothing."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
-            hashes = _parse(self._path) if self._path.exists() else {}
-            yield hashes
-            new_path = f"{self._path}.new"
-            fd = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "w") as file:
-                os.fchmod(fd, 0o600)
-                json.dump(hashes, file, indent=2)
-                file.flush()
-                os.fsync(fd)
-            os.rename(new_path, self._path)
-        finally:
-            os.close(lock_fd)
 
 
 def _parse(path: Path) -> dict[str, str]:
