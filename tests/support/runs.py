@@ -22,12 +22,12 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -45,6 +45,7 @@ __all__ = ["Run", "main", "planned", "run_lanes"]
 NEWS_S = 30.0
 #: How long runs may take to tidy up after an interrupt.
 TIDY_S = 60.0
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NBVAL = ("--nbval", "notebooks", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "--nbval-cell-timeout", "120")
 _PERCENT = re.compile(rb"\[ *(\d+)%\]")
 _FAILURE = re.compile(rb"^[\w/.]+ [.sxXFE]*[FE][.sxXFE]* +\[ *\d+%\]$")
@@ -62,6 +63,39 @@ class Run:
 
 class _Interrupted(Exception):
     """Somebody wants to end everything."""
+
+
+class _Interrupts:
+    """Signals that mean the end, as something to wait for.
+
+    Nothing is raised where they arrive: an exception in the middle of `subprocess.Popen.wait` can leave its lock held.
+    """
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+        self._bell, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+
+    def __enter__(self) -> _Interrupts:
+        self._kept = {number: signal.signal(number, self._note) for number in _ENDS}
+        self._kept_fd = signal.set_wakeup_fd(self._wake.fileno())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._kept_fd)
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)
+        self._bell.close()
+        self._wake.close()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came.append(signal.Signals(number).name)
+
+    def wait(self, running: Iterable[_Started], timeout_s: float) -> None:
+        """Wait until one of ``running`` ends or an interrupt comes, or for ``timeout_s``."""
+        ready, _, _ = select.select([self._bell, *(started.pidfd for started in running)], [], [], timeout_s)
+        if self._bell in ready:
+            self._bell.recv(4096)
 
 
 @dataclass(slots=True)
@@ -128,64 +162,57 @@ def planned(arguments: Sequence[str], *, root: bool, guests: bool) -> list[list[
 
 def run_lanes(lanes: Sequence[Sequence[Run]], folder: Path) -> dict[str, int]:
     """Run the lanes side by side and each lane's runs in order; return the status of each. Raises: _Interrupted."""
-    began_s, told_s = time.monotonic(), time.monotonic()
+    began_s = told_s = time.monotonic()
     waiting = [list(lane) for lane in lanes]
     running: dict[int, _Started] = {}
     statuses: dict[str, int] = {}
-    with _interruptible(running):
-        while any(waiting) or running:
-            for number, lane in enumerate(waiting):
-                if lane and number not in running:
-                    running[number] = _Started.start(lane.pop(0), folder)
-            select.select([started.pidfd for started in running.values()], [], [], min(1.0, NEWS_S))
-            for number, started in list(running.items()):
-                for line in started.look():
-                    _say(f"{started.run.name}: {line}")
-                if started.process.poll() is not None:
-                    statuses[started.run.name] = started.process.returncode
-                    started.close()
-                    del running[number]
-                    _show(started)
-            if running and time.monotonic() - told_s >= NEWS_S:
-                told_s = time.monotonic()
-                how_far = ", ".join(f"{started.run.name} run {started.percent}" for started in running.values())
-                _say(f"{_minutes(told_s - began_s)} min: {how_far}")
+    with _Interrupts() as interrupts:
+        try:
+            while any(waiting) or running:
+                for number, lane in enumerate(waiting):
+                    if lane and number not in running:
+                        running[number] = _Started.start(lane.pop(0), folder)
+                interrupts.wait(running.values(), min(1.0, NEWS_S))
+                if interrupts.came:
+                    raise _Interrupted(interrupts.came[0])
+                statuses |= _collect(running)
+                if running and time.monotonic() - told_s >= NEWS_S:
+                    told_s = time.monotonic()
+                    how_far = ", ".join(f"{started.run.name} run {started.percent}" for started in running.values())
+                    _say(f"{_minutes(told_s - began_s)} min: {how_far}")
+        finally:
+            _end(list(running.values()), interrupts)
     return statuses
 
 
-@contextmanager
-def _interruptible(running: dict[int, _Started]) -> Iterator[None]:
-    """Let signals that mean the end raise `_Interrupted`, and end what is ``running`` however the block is left."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise _Interrupted(signal.Signals(number).name)
-
-    kept = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        try:
-            _end(list(running.values()))
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+def _collect(running: dict[int, _Started]) -> dict[str, int]:
+    """Say what is new, take the runs that have ended out of ``running``, and return their statuses."""
+    statuses = {}
+    for number, started in list(running.items()):
+        for line in started.look():
+            _say(f"{started.run.name}: {line}")
+        if started.process.poll() is not None:
+            statuses[started.run.name] = started.process.returncode
+            started.close()
+            del running[number]
+            _show(started)
+    return statuses
 
 
-def _end(running: Sequence[_Started]) -> None:
+def _end(running: list[_Started], interrupts: _Interrupts) -> None:
     """Interrupt runs, wait until they have tidied up, and kill what is then left of them, orphans included."""
+    known = len(interrupts.came)
     if running:
         _say(f"ending the runs ({', '.join(started.run.name for started in running)}); a second Ctrl-C does not wait")
-    try:
-        for started in running:
-            started.send(signal.SIGINT)
-        deadline_s = time.monotonic() + TIDY_S
-        for started in running:
-            try:
-                started.process.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _say(f"the {started.run.name} run did not end within {TIDY_S:.0f} s and is killed")
-    except _Interrupted:
-        pass
+    for started in running:
+        started.send(signal.SIGINT)
+    deadline_s = time.monotonic() + TIDY_S
+    going_on = list(running)
+    while going_on and len(interrupts.came) == known and (left_s := deadline_s - time.monotonic()) > 0:
+        interrupts.wait(going_on, left_s)
+        going_on = [started for started in going_on if started.process.poll() is None]
+    for started in going_on:
+        _say(f"the {started.run.name} run has not ended and is killed")
     for started in running:
         started.send(signal.SIGKILL)
         started.process.wait()

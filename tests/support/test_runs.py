@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,11 @@ def python(name, code, **more):
     return Run(name, (sys.executable, "-c", code), **more)
 sys.exit(runs.main([]))
 """
-#: A run that says where it is and waits; when it is interrupted it tidies up, for which it takes a moment.
+#: A run that says that it is there, and waits; when it is interrupted it tidies up, for which it takes a moment.
 TIDY = """
 import pathlib, sys, time
-print("ready", flush=True)
 try:
+    pathlib.Path({path!r} + ".ready").touch()
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.3)
@@ -44,7 +46,6 @@ DEAF = """
 import signal, subprocess, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 subprocess.Popen(["sleep", "{mark}"], start_new_session=True)
-print("ready", flush=True)
 time.sleep(60)
 """
 
@@ -54,18 +55,23 @@ def shell(name: str, script: str) -> Run:
     return Run(name, ("sh", "-c", script))
 
 
-def start_main(lanes: str, *, tidy_s: float = 10) -> subprocess.Popen[str]:
-    """Start the program with other ``lanes``, written as Python."""
+@contextmanager
+def start_main(lanes: str, *, tidy_s: float = 10) -> Iterator[subprocess.Popen[str]]:
+    """Start the program with other ``lanes``, written as Python; a test that fails leaves nothing of it."""
     code = textwrap.dedent(MAIN).format(lanes=lanes, tidy_s=tidy_s)
     environ = os.environ | {"LABKIT_MUST_HAVE": "1", "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environ,
         cwd=PROJECT,
-    )
+    ) as main:
+        try:
+            yield main
+        finally:
+            main.kill()
 
 
 def test_outputs_come_whole_and_the_statuses_are_those_of_the_runs(
@@ -101,21 +107,20 @@ def test_how_far_they_are_and_what_fails_is_said_while_they_run(
 
 
 def test_a_run_that_fails_or_tells_nothing_fails_the_whole() -> None:
-    done = start_main('[[python("root", "print(1)")], [python("user", "raise SystemExit(1)")]]')
-    output = done.communicate(timeout=30)[0]
-    assert done.returncode == 1
+    with start_main('[[python("root", "print(1)")], [python("user", "raise SystemExit(1)")]]') as main:
+        output = main.communicate(timeout=30)[0]
+    assert main.returncode == 1
     assert "make test: the user run failed with status 1" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_lets_every_run_tidy_up_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     codes = {name: TIDY.format(path=str(tmp_path / name)) for name in ("root", "user")}
-    main = start_main("[" + ", ".join(f"[python({name!r}, {code!r})]" for name, code in codes.items()) + "]")
-    assert main.stdout is not None
-    assert "root run begins, user run begins" in main.stdout.readline()
-    time.sleep(0.5)  # the runs start their Python
-    main.send_signal(number)
-    output = main.communicate(timeout=30)[0]
+    lanes = ", ".join(f"[python({name!r}, {code!r})]" for name, code in codes.items())
+    with start_main(f"[{lanes}]") as main:
+        assert wait_until(lambda: all((tmp_path / f"{name}.ready").exists() for name in codes), timeout_s=30)
+        main.send_signal(number)
+        output = main.communicate(timeout=30)[0]
     assert main.returncode == 130, output
     assert [(tmp_path / name).read_text() for name in codes] == ["tidied up"] * 2
     assert f"make test: ended by {number.name}" in output
@@ -124,20 +129,19 @@ def test_an_interrupt_lets_every_run_tidy_up_and_leaves_nothing(tmp_path: Path, 
 @pytest.mark.parametrize("again", [False, True], ids=["in time", "twice"])
 def test_what_does_not_end_is_killed_with_its_orphans(again: bool) -> None:
     mark = f"61.{os.getpid()}{again:d}"
-    main = start_main(f"[[python('root', {DEAF.format(mark=mark)!r})]]", tidy_s=60 if again else 0.3)
 
     def sleeping() -> bool:
         return bool(subprocess.run(["pgrep", "-f", f"^sleep {mark}$"], capture_output=True, check=False).stdout)
 
-    assert wait_until(sleeping)
-    began_s = time.monotonic()
-    main.send_signal(signal.SIGINT)
-    if again:
-        assert main.stdout is not None
-        while "a second Ctrl-C does not wait" not in main.stdout.readline():
-            pass
+    with start_main(f"[[python('root', {DEAF.format(mark=mark)!r})]]", tidy_s=60 if again else 0.3) as main:
+        assert wait_until(sleeping, timeout_s=30)
+        began_s = time.monotonic()
         main.send_signal(signal.SIGINT)
-    output = main.communicate(timeout=30)[0]
+        if again:
+            assert main.stdout is not None
+            assert any("a second Ctrl-C does not wait" in line for line in main.stdout)
+            main.send_signal(signal.SIGINT)
+        output = main.communicate(timeout=30)[0]
     assert (main.returncode, sleeping()) == (130, False), output
     assert time.monotonic() - began_s < 30
 
