@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import labkit
@@ -190,11 +191,16 @@ def links() -> tuple[tuple[str, str], ...]:
         *((f"/etc/{name}", f"{_ETC_BEHIND}/{name}") for name in _ETC_FOLDERS),
     ]
     try:
-        with os.scandir("/etc/alternatives") as entries:
-            found += [(entry.path, os.readlink(entry.path)) for entry in entries if entry.is_symlink()]
+        return (*found, *_alternatives(os.stat("/etc/alternatives").st_mtime_ns))
     except FileNotFoundError:
-        pass  # not every distribution has these
-    return tuple(found)
+        return tuple(found)  # not every distribution has these
+
+
+@lru_cache(maxsize=1)
+def _alternatives(_changed_ns: int) -> tuple[tuple[str, str], ...]:
+    """Return the links; some two hundred, read again only when one was added or replaced, which changes the folder's time."""
+    with os.scandir("/etc/alternatives") as entries:
+        return tuple((entry.path, os.readlink(entry.path)) for entry in entries if entry.is_symlink())
 
 
 def files(*, hostname: str, name_server: str = "") -> tuple[tuple[str, bytes], ...]:
