@@ -368,23 +368,41 @@ BOMBS = {
 }  # fmt: skip
 
 
+#: For how long the other kernel is asked again and again, and how often it must have answered for that to say something.
+ASKED_S, LEAST_ANSWERS = 2.0, 10
+
+
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_another_kernel_answers_within_a_second_while_a_bomb_goes_off(
     bomb: str, other: SandboxedKernel, tmp_path: Path
 ) -> None:
-    """The worst of five answers, and where this machine is slow by itself, no worse than five of those before."""
-    before_s = max(time_of_answer(other) for _ in range(5))
+    """Each of its answers: the slowest counts, not the usual one.
+
+    Up to three times, as other programs of this machine may take the processors for a second; a hole is there every time.
+    """
+    slowest_s: list[float] = []
     victim = SandboxedKernel(tmp_path, policy=SMALL.replace("[limits]", "[limits]\ncpus = 0.5"))
     try:
-        victim.client.execute(BOMBS[bomb])
-        time.sleep(1.0)
-        took_s = [time_of_answer(other) for _ in range(5)]
+        while len(slowest_s) < 3 and min(slowest_s, default=9.0) >= 1:
+            if slowest_s:
+                victim.restart()
+            victim.client.execute(BOMBS[bomb])
+            slowest_s.append(max(times_of_answers(other)))
     finally:
         started_s = time.monotonic()
         victim.close()
         ended_s = time.monotonic() - started_s
-    assert max(took_s) < max(1.0, 5 * before_s), (before_s, took_s)
+    assert min(slowest_s) < 1, slowest_s
     assert ended_s < 20.0
+
+
+def times_of_answers(kernel: SandboxedKernel) -> list[float]:
+    """Ask for ``1 + 1`` all the time for `ASKED_S`; return how long each answer took."""
+    took_s: list[float] = []
+    end_s = time.monotonic() + ASKED_S
+    while time.monotonic() < end_s or len(took_s) < LEAST_ANSWERS:
+        took_s.append(time_of_answer(kernel))
+    return took_s
 
 
 def time_of_answer(kernel: SandboxedKernel) -> float:
