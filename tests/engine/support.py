@@ -29,7 +29,7 @@ __all__ = ["IMAGE", "Daemon", "busybox_tar", "start_dockerd", "start_labkit"]
 IMAGE = "busybox:latest"
 _START_S = 30.0
 _OWN_NETWORK = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
-_APPLETS = """
+APPLETS = """
 awk basename cat chmod chown cp cut date dd df dirname echo env false find grep head hostname id ifconfig ip kill ln ls md5sum mkdir mkfifo
 mknod mount mv nc nslookup ping printf ps pwd readlink rm rmdir sed seq sh sleep sort stat stty sync tail tee test time timeout touch tr
 true tty umount uname uniq unshare wc wget which whoami xargs yes
@@ -106,7 +106,7 @@ def busybox_tar() -> bytes:
         data = busybox.read_bytes()
         program.size, program.mode = len(data), 0o755
         archive.addfile(program, io.BytesIO(data))
-        for applet in _APPLETS:
+        for applet in APPLETS:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)

