@@ -12,7 +12,7 @@
 **Time:** about 20 minutes to read, 20 for the exercises. **You need** [lesson 06](06_container_by_hand.ipynb). Every number below is taken on this machine, while you
 watch; yours differ from anybody else's. That is why each comes with its spread. What this machine cannot measure comes from a recording, marked as one.
 
-[← 06 A container by hand](06_container_by_hand.ipynb) · [Glossary](glossary.md) · [08 Architecture of Docker →](08_docker_architecture.ipynb)
+[← 06 A container by hand](06_container_by_hand.ipynb) · [Glossary](glossary.md) · [08 Docker's architecture →](08_docker_architecture.ipynb)
 """
 
 # %%
@@ -20,11 +20,12 @@ from contextlib import ExitStack, contextmanager
 
 from labkit import NS, Container, KiB, Limits, MiB, Namespaced, charts, lesson
 from labkit.charts import density as density_chart
+from labkit.charts import machines as machine_chart
 from labkit.charts import race as race_chart
 from labkit.container import Security, run
 from labkit.isolation.namespaces import namespace_id
 from labkit.linux.proc import read_smaps_rollup
-from labkit.measure import density, host_facts, measure_overhead, race, rootfs, scratch, summarise
+from labkit.measure import density, host_facts, machine_density, measure_overhead, race, rootfs, scratch, summarise
 from labkit.measure.clock import time_ms
 from labkit.widgets.race_view import race_view
 
@@ -277,7 +278,32 @@ lesson.check("one of them takes less than 8 MiB", each < 8 * MiB, got=each)
 programs do much meanwhile, it is rough.) The last line is arithmetic, not a measurement: process ids, file descriptors and above all the
 work that real programs do set the limit much earlier.
 
-Does the three-hundredth start as fast as the first, and is anything left? One after the other this time:
+And machines? Each has a kernel of its own and memory that nobody else may use. We boot some, weigh what their QEMUs take together, and end them.
+"""
+
+# %% tags=["nbval-ignore-output"]
+weighed = lesson.recorded_or("machine-density", lambda: machine_density.measure_machine_density((1, 2, 4)), here=machines)
+together = weighed.result
+for row in together.rows:
+    print(f"{row.count} alive: each takes {row.each_bytes / MiB:.0f} MiB of the {together.given_bytes / MiB:.0f} MiB it was given")
+print(f"{together.fit} would fit until 80 % of the memory are taken ({'computed' if together.is_extrapolated else 'run'}).")
+
+# %% tags=["nbval-ignore-output"]
+figure, (left, right) = charts.figure(9.8, 2.6, columns=2)
+machine_chart.draw_together(left, together)
+machine_chart.draw_fit(right, together, each)
+alt = f"Left, the memory of one guest by the number alive; right, how many fit: {together.fit} machines, and far more containers."
+charts.show(figure, alt=alt, recording=weighed.recording)
+
+# %%
+heavier = together.rows[-1].each_bytes / each
+lesson.check("an idle machine takes more than ten times the memory of a waiting container", machines and heavier > 10, got=heavier)
+
+# %% [markdown]
+"""
+An idle guest has touched only a part of what it was given; one that works comes to use all of it, and the host must have it.
+
+Does the three-hundredth container start as fast as the first, and is anything left? One after the other this time:
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -462,7 +488,7 @@ docker stats
 - A waiting container costs some hundred KiB, because there is one kernel and one copy of each file's pages.
 - Computing costs nothing extra inside; a system call costs what the filter takes.
 
-Next: [08 Architecture of Docker](08_docker_architecture.ipynb).
+Next: [08 Docker's architecture](08_docker_architecture.ipynb).
 """
 
 # %%

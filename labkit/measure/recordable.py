@@ -67,6 +67,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "moved": Experiment("a live migration", "takes:moved", "scenes:Moved", ("machine",)),
     "swapped": Experiment("swapping in a guest", "scenes:swap_out", "scenes:Swapped", ("machine",)),
     "machine-costs": Experiment("costs of a machine", "takes:machine_costs", "machine_costs:MachineCosts", ("machine",)),
+    "machine-density": Experiment(
+        "machines together", "takes:machine_density", "machine_density:MachineDensity", ("machine",)
+    ),
     "isolation": Experiment("isolation matrix", "isolation:isolation_matrix", "isolation:IsolationMatrix", ("namespaces",)),
     "isolation-machine": Experiment(
         "isolation matrix with a machine", "machine_isolation:machine_matrix", "isolation:IsolationMatrix", _BOTH

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from labkit.measure import density as crowds
 from labkit.measure import scenes, startup
 from labkit.measure.machine_costs import MachineCosts, measure_machine
+from labkit.measure.machine_density import MachineDensity, measure_machine_density
 from labkit.measure.overhead import Overhead, measure_overhead
 from labkit.measure.scratch import scratch_folder
 from labkit.vm.guest import Guest
 
 __all__ = [
-    "boot", "density", "machine_costs", "moved", "overhead", "panic", "race", "race_machines", "saved", "series", "tenants",
+    "boot", "density", "machine_costs", "machine_density", "moved", "overhead", "panic", "race", "race_machines", "saved", "series", "tenants",
 ]  # fmt: skip
 
 _FEW = ("process", "container")
@@ -70,6 +71,11 @@ def moved() -> scenes.Moved:
 def machine_costs() -> MachineCosts:
     """Weigh a machine, five runs of each load."""
     return measure_machine(5)
+
+
+def machine_density() -> MachineDensity:
+    """Weigh one, two, four and eight guests."""
+    return measure_machine_density()
 
 
 def race() -> startup.Race:
