@@ -45,6 +45,8 @@ PROBE_LIMIT_S = 2.0
 _KILL_AFTER_S = 1.7
 #: QEMU's name of a machine, where it is not uname's.
 _QEMU_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "i686": "i386"}
+#: Room for translated code. QEMU's own choice is up to 1 GiB at once, which is all that a sandbox without cgroups lets a process have.
+_TRANSLATED_MIB = 256
 #: The CPU that has all that QEMU can emulate; on arm64 signing addresses as the architecture names it takes most of the time.
 _WHOLE_CPU = {"aarch64": "max,pauth-impdef=on"}
 
@@ -103,7 +105,12 @@ def software_emulation(reason: str = "", *, tsc_khz: int | None = None) -> Accel
     find it out (`labkit.linux.tsc`), and would distrust it when the guest's ticks come late.
     """
     words = () if tsc_khz is None else (f"tsc_early_khz={tsc_khz}", "tsc=reliable")
-    return Accelerator("tcg", ("-accel", "tcg", "-cpu", _WHOLE_CPU.get(platform.machine(), "max")), reason, words)
+    return Accelerator(
+        "tcg",
+        ("-accel", f"tcg,tb-size={_TRANSLATED_MIB}", "-cpu", _WHOLE_CPU.get(platform.machine(), "max")),
+        reason,
+        words,
+    )
 
 
 def _counter_khz() -> int | None:
