@@ -127,6 +127,8 @@ def _run(page: Any, looked: Looked, first: int, last: int) -> Iterator[Looked]:
 
 def _use(page: Any, place: int, looked: Looked, deeds: tuple[tuple[str, str], ...], shots: Path | None) -> None:
     """Use the view in the cell ``place`` with the keyboard, until what it shows has changed."""
+    if shots is not None:  # room for a view with a long table
+        page.set_viewport_size({"width": 1120, "height": 1700})
     page.evaluate("index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'start')", place)
     cell = page.locator(f".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell[data-windowed-list-index='{place}']")
     area = cell.locator(".jp-Cell-outputArea")
