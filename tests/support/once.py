@@ -26,6 +26,8 @@ class Pure:
 
     why: str
     places: tuple[str, ...]
+    #: Features that these tests stand on and do not test.
+    below: tuple[str, ...] = ()
 
 
 PURE = (
@@ -43,6 +45,9 @@ PURE = (
     Pure("samples are summed up", ("measure/test_stats.py", "measure/test_rounds.py", "measure/test_record.py")),
     Pure("guests are described, not started", ("vm/test_commandline.py", "vm/test_cpio.py", "vm/test_packages.py",
         "vm/test_vmlinux.py", "vm/test_modules.py", "vm/test_timeline.py", "vm/test_console.py")),
+    Pure("pages are shown; the sandbox below them has a test in each run", ("browser/test_lab.py", "browser/test_image_views.py",
+        "browser/test_live_views.py", "browser/test_transfer_view.py"),
+        below=("chromium", "userns", "overlay-userns", "cgroups", "pyseccomp")),
     Pure("the source is read", ("test_api.py", "test_layers.py", "test_style.py", "test_text.py", "test_packaging.py", "test_units.py",
         "test_errors.py")),
     Pure("pytest is run on little test files", ("support/test_report.py", "support/test_runs.py", "support/test_turns.py",
@@ -53,7 +58,8 @@ PURE = (
 def reason(nodeid: str, features: Iterable[str]) -> str:
     """Return why the test ``nodeid`` is left to the other run; nothing if it is not, or if there is no other run."""
     other = os.environ.get(ELSEWHERE)
-    if not other or any(not feature.startswith(_WITNESSES) for feature in features):
-        return ""
     place = nodeid.removeprefix("tests/")
-    return next((f"only in the {other} run ({pure.why})" for pure in PURE if place.startswith(pure.places)), "")
+    pure = next((pure for pure in PURE if place.startswith(pure.places)), None)
+    if not other or pure is None or any(not name.startswith((*_WITNESSES, *pure.below)) for name in features):
+        return ""
+    return f"only in the {other} run ({pure.why})"

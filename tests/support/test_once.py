@@ -57,6 +57,13 @@ def test_what_asks_the_machine_for_something_runs_in_both(monkeypatch: pytest.Mo
     assert reason("tests/container/test_container.py::test_x", []) == ""
 
 
+def test_a_page_in_a_browser_stands_on_features_that_it_does_not_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ELSEWHERE, "root")
+    assert "pages are shown" in reason("tests/browser/test_live_views.py::test_x", ["chromium", "userns"])
+    assert reason("tests/browser/test_live_views.py::test_x", ["chromium", "vm"]) == ""
+    assert reason("tests/browser/test_sandbox.py::test_x", ["chromium", "userns"]) == ""
+
+
 def test_the_run_says_what_it_left_out_and_demands_no_feature_of_it(tmp_path: Path) -> None:
     reports = tmp_path / "reports"
     tests = tmp_path / "tests"

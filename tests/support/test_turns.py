@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import PROJECT
 from tests.support.inner import run_inner
-from tests.support.turns import FOLDER, make_turns, take_turn
+from tests.support.turns import FOLDER, TIMED, make_turns, take_turn
 
 #: Each test writes when it began and when it ended.
 TESTS = """
@@ -111,3 +112,8 @@ def test_without_other_runs_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(FOLDER, "")
     with take_turn(alone=True), take_turn(alone=True):
         pass
+
+
+def test_every_file_of_the_list_is_there() -> None:
+    for place in TIMED:
+        assert (PROJECT / "tests" / place).is_file(), place

@@ -4,6 +4,8 @@ A run of root and a run of an ordinary user share a machine. Most tests do not m
 those that look at what the whole machine has. `take_turn` holds a shared flock(2) around an ordinary test and an exclusive one around
 a test that is alone. The locks lie in the folder ``LABKIT_TEST_TURNS``, which `tests.support.runs` makes; without it nobody waits.
 
+Files in which most tests compare times are listed in `TIMED`; a single test elsewhere has the mark.
+
 Leaves out: what fixtures of modules and sessions have started, which is idle between tests; guests and notebooks, which
 yield by their low priority.
 See: flock(2), nice(1).
@@ -19,10 +21,16 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["FOLDER", "alone", "make_turns", "pytest_runtest_protocol", "take_turn"]
+__all__ = ["FOLDER", "TIMED", "alone", "make_turns", "pytest_runtest_protocol", "take_turn"]
 
 #: The variable of the environment that names the folder of the locks.
 FOLDER = "LABKIT_TEST_TURNS"
+#: Files of tests that compare times, or look at what the whole machine has.
+TIMED = (
+    "container/test_performance.py", "engine/test_performance.py", "image/test_speed.py", "image/registry/test_speed.py",
+    "isolation/cgroups/test_behaviour.py", "measure/test_diskwrite.py", "measure/test_machines.py", "sandbox/test_performance.py",
+    "test_cli_clean.py", "test_cli_race.py", "vm/test_snapshot.py", "widgets/test_live.py",
+)  # fmt: skip
 _GATE, _ROOM = "gate", "room"
 
 
@@ -42,7 +50,8 @@ def make_turns(folder: Path) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Take a turn for each test with its fixtures, before its time limit begins."""
-    with take_turn(alone=item.get_closest_marker("alone") is not None):
+    timed = item.nodeid.removeprefix("tests/").startswith(TIMED)
+    with take_turn(alone=timed or item.get_closest_marker("alone") is not None):
         return (yield)
 
 
