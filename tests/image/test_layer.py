@@ -175,7 +175,7 @@ def packed(folder: Path, **options: object) -> bytes:
 
 
 @requires("userns", "root")
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees())
 def test_what_is_packed_unpacks_to_the_same_by_gnu_tar_and_by_labkit(tmp_path: Path, nodes: list[Node]) -> None:
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
