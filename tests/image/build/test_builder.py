@@ -22,7 +22,7 @@ from labkit.image.rootfs import remove_tree
 from labkit.image.store import ImageStore
 from tests.image.build.corpus import BASE
 from tests.image.build.stores import build_base, config_of, flatten, layers_of
-from tests.support import PROJECT, requires
+from tests.support import PROJECT, alone, requires
 
 pytestmark = requires("userns", "overlay-userns", "program:busybox")
 
@@ -342,6 +342,7 @@ def test_without_the_cache_everything_is_done_again(store: ImageStore, context: 
     assert whys(make(store, context, text, no_cache=True))[1] == "--no-cache"
 
 
+@alone("it is measured")
 def test_a_cached_rebuild_takes_less_than_100_ms(store: ImageStore, context: Path) -> None:
     for number in range(300):
         (context / f"data/{number}.bin").write_bytes(os.urandom(20_000))
@@ -362,6 +363,7 @@ def test_a_cached_rebuild_takes_less_than_100_ms(store: ImageStore, context: Pat
     assert best_s < 0.1
 
 
+@alone("it is measured")
 def test_the_whole_command_of_a_cached_rebuild_takes_about_100_ms(store: ImageStore, context: Path) -> None:
     (context / "Containerfile").write_text(f"FROM {BASE}\nCOPY app.py /c/\nRUN echo x > /f\nENV A=1\nCMD x\n")
     command = [sys.executable, "-m", "labkit", "image", "build", "-q", "-t", "cached:1", str(context)]
