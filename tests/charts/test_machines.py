@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from labkit.charts import figure, machines
 from labkit.measure.hostfacts import host_facts
 from labkit.measure.machine_costs import MachineCosts, MachineLoad
+from labkit.measure.machine_density import MachineDensity, MachineSize, Together
 from labkit.vm.timeline import Phase
 
 PHASES = (Phase("QEMU", 0.0, 0.1), Phase("firmware", 0.1, 0.1), Phase("kernel", 0.2, 0.7), Phase("init", 0.9, 0.1))
@@ -42,4 +45,31 @@ def test_costs_are_bars_from_zero_with_their_finding(costs: MachineCosts) -> Non
     assert left.get_title(loc="left") == "An idle guest takes 150 MiB"
     assert right.get_title(loc="left") == "In the guest (software emulation): computing 9.5 × and system calls 4.0 ×"
     assert left.get_xlim()[0] == right.get_xlim()[0] == 0
+    drawn.clear()
+
+
+def test_machines_together_sizes_and_how_many_fit_say_what_was_computed() -> None:
+    rows = (Together(1, (100 << 20,), 100 << 20), Together(2, (90 << 20, 92 << 20), 190 << 20))
+    found = MachineDensity(host_facts(), "software emulation (x)", 128 << 20, 8 << 30, rows, was_full=False)
+    drawn, (left, middle, right) = figure(12, 2.6, columns=3)
+    machines.draw_together(left, found)
+    machines.draw_fit(middle, found, 1 << 20)
+    sizes = (MachineSize("process", "program", 1 << 20), MachineSize("microvm", "micro VM", 40 << 20))
+    machines.draw_sizes(right, sizes)
+    assert left.get_title(loc="left") == "Each of 2 takes 91 MiB: little is shared"
+    assert [text.get_text() for text in middle.get_yticklabels()] == [
+        "micro VMs (computed from 2)",
+        "containers (computed from one)",
+    ]
+    assert middle.get_title(loc="left") == "In the room of one machine: 91 containers"
+    assert right.get_title(loc="left") == "The largest is 40 times the program"
+    assert left.get_ylim()[0] == middle.get_xlim()[0] == right.get_xlim()[0] == 0
+    drawn.clear()
+
+
+def test_a_container_stands_between_host_and_guest_where_there_was_one(costs: MachineCosts) -> None:
+    loads = tuple(replace(load, container_ms=(55.0, 56.0)) for load in costs.loads)
+    drawn, (axes,) = figure(9, 2.6)
+    machines.draw_loads(axes, replace(costs, loads=loads))
+    assert sum("in a container" in text.get_text() for text in axes.get_yticklabels()) == 2
     drawn.clear()

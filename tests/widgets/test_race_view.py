@@ -10,7 +10,7 @@ import pytest
 
 from labkit.errors import InvalidSpec
 from labkit.measure.hostfacts import host_facts
-from labkit.measure.startup import Race, Row
+from labkit.measure.startup import MACHINE_NAMES, Race, Row
 from labkit.widgets import LiveView
 from labkit.widgets.race_view import RUNNERS, describe, race_view
 from tests.support import requires
@@ -105,3 +105,10 @@ def test_the_sentence_says_when_there_is_nothing_yet() -> None:
 def test_the_slider_takes_what_it_can() -> None:
     with pytest.raises(InvalidSpec):
         race_view(starts=0)
+
+
+def test_machines_are_offered_where_the_lesson_says_that_there_are_some() -> None:
+    made = race_view(EARLIER, machines=True)
+    assert len(parts(made.widget, "Checkbox")) == len(RUNNERS) + len(MACHINE_NAMES)
+    assert "micro VM, booted" in [box.description for box in parts(made.widget, "Checkbox")]
+    made.close()
