@@ -21,79 +21,51 @@ from typing import Any
 
 from labkit.engine.keeper.logfile import timestamp
 from labkit.engine.network.addresses import lowest_free, mac_of, parse_ipam
+from labkit.engine.network.known import KnownNetworks
 from labkit.engine.network.links import Links, Plug, in_namespace
 from labkit.engine.network.names import Names
 from labkit.engine.network.nat import Nat
 from labkit.engine.network.ports import Ports
 from labkit.engine.network.record import Network, parse_create, parse_endpoint
 from labkit.engine.objects.events import Events
-from labkit.engine.objects.files import read_json, write_json
 from labkit.engine.objects.record import Container
 from labkit.engine.objects.registry import Registry
-from labkit.engine.wire.errors import ApiError, BadParameter, Conflict, NotFound
+from labkit.engine.wire.errors import ApiError, BadParameter, Conflict
 
 __all__ = ["Networks"]
 
 log = logging.getLogger(__name__)
-
-_PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
 class Networks:
     """Every network below ``folder``; safe to use from several threads."""
 
     def __init__(self, folder: str, containers: Registry, events: Events) -> None:
-        self._folder, self._containers, self._events = folder, containers, events
+        self._containers, self._events = containers, events
         self._lock = threading.RLock()
-        self._networks: dict[str, Network] = {}
+        self._known = KnownNetworks(folder)
         self._links, self._ports = Links(routing_only=True), Ports()
         self.names = Names(containers, self.find)
-        os.makedirs(folder, 0o700, exist_ok=True)
-        self._load()
         self._owner = f"labkit_{self.find('host').id[:8]}"
         self._nat = Nat(self._owner)
         self._remove_unknown_bridges()
 
-    def _load(self) -> None:
-        for path in sorted(Path(self._folder).glob("*.json")):
-            network = Network(**read_json(str(path)))
-            self._networks[network.id] = network
-        for name, driver in _PREDEFINED:
-            if not any(network.name == name for network in self._networks.values()):
-                # Where a bridge goes is decided when it is first needed.
-                self._save(Network(secrets.token_hex(32), name, timestamp(time.time_ns()), driver))
-
     def _remove_unknown_bridges(self) -> None:
         """Remove the bridges of networks that a killed engine was just removing."""
-        known = {network.bridge for network in self._networks.values()}
+        known = {network.bridge for network in self._known.all()}
         for name in self._links.bridges_of(self._owner):
             if name not in known:
                 self._links.remove(name)
-
-    def _save(self, network: Network) -> None:
-        write_json(f"{self._folder}/{network.id}.json", network.to_dict())
-        self._networks[network.id] = network
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Network]:
         """Return every network, the oldest first."""
-        with self._lock:
-            return sorted(self._networks.values(), key=lambda network: network.created)
+        return self._known.all()
 
     def find(self, text: str) -> Network:
         """Return the network that ``text`` means: a name, an id, the beginning of an id. Raises: NotFound, BadParameter."""
-        with self._lock:
-            if text in self._networks:
-                return self._networks[text]
-            wanted = "bridge" if text == "default" else text
-            named = [network for network in self._networks.values() if network.name == wanted]
-            found = named or [network for key, network in self._networks.items() if text and key.startswith(text)]
-        if len(found) > 1:
-            raise BadParameter(f"network {text} is ambiguous ({len(found)} matches found based on ID prefix)")
-        if not found:
-            raise NotFound(f"network {text} not found")
-        return found[0]
+        return self._known.find(text)
 
     def create(self, body: Mapping[str, Any]) -> Network:
         """Make a network. Raises: BadParameter, Conflict for its name, ApiError for what is not offered."""
@@ -104,19 +76,19 @@ class Networks:
         if given.get("EnableIPv6"):
             raise ApiError("IPv6 networks are not offered by this engine", status=501)
         with self._lock:
-            if any(network.name == name for network in self._networks.values()):
+            if self._known.has_name(name):
                 raise Conflict(f"network with name {name} already exists")
             subnet, gateway, chosen = parse_ipam(given["Config"], self._taken())
             network = Network(
                 secrets.token_hex(32), name, timestamp(time.time_ns()), driver, str(subnet), str(gateway), chosen,
                 bool(given.get("Internal")), bool(given.get("Attachable")), given.get("Labels") or {}, given.get("Options") or {},
             )  # fmt: skip
-            self._save(network)
+            self._known.save(network)
         self._events.say("network", "create", network.id, {"name": name, "type": driver})
         return network
 
     def _taken(self) -> list[IPv4Network]:
-        own = [IPv4Network(network.subnet) for network in self._networks.values() if network.subnet]
+        own = [IPv4Network(network.subnet) for network in self._known.all() if network.subnet]
         return [*own, *self._links.subnets()]
 
     def remove(self, network: Network) -> None:
@@ -129,8 +101,7 @@ class Networks:
                     f"error while removing network: network {network.name} id {network.id} has active endpoints",
                     status=403,
                 )
-            os.unlink(f"{self._folder}/{network.id}.json")
-            del self._networks[network.id]
+            self._known.forget(network)
             self._links.remove(network.bridge)
             self._write_nat()
         self._events.say("network", "destroy", network.id, {"name": network.name, "type": network.driver})
@@ -215,7 +186,7 @@ class Networks:
         if not network.subnet:
             subnet, gateway, _ = parse_ipam((), self._taken())
             network.subnet, network.gateway = str(subnet), str(gateway)
-            self._save(network)
+            self._known.save(network)
         is_new = not self._links.exists(network.bridge)
         self._links.make_bridge(
             network.bridge, network.gateway_address, IPv4Network(network.subnet).prefixlen, owner=self._owner
@@ -224,7 +195,7 @@ class Networks:
             self._write_nat()
 
     def _write_nat(self) -> None:
-        made = [n.zone for n in self._networks.values() if n.subnet and self._links.exists(n.bridge)]
+        made = [n.zone for n in self._known.all() if n.subnet and self._links.exists(n.bridge)]
         self._nat.write(made)
 
     def connect_all(self, container: Container, pid: int, net_fd: int) -> None:
@@ -358,7 +329,7 @@ class Networks:
         self._ports.close_all()
         self.names.close()
         if not keep:
-            made = [n for n in self._networks.values() if self._links.exists(n.bridge)]
+            made = [n for n in self._known.all() if self._links.exists(n.bridge)]
             for network in made:
                 self._links.remove(network.bridge)
             if made:
