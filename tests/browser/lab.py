@@ -56,6 +56,7 @@ _HARMLESS = (
     "[Deprecation]",
     "/api/me",
     "Could not determine jupyterlab build status",
+    "Could not restore the debugger state",  # a restart overtook JupyterLab's own question
 )
 
 #: ipywidgets gives the handle of its sliders a role and a value and no name; labkit puts the label in front of it.

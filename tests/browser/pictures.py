@@ -1,4 +1,4 @@
-"""Take the pictures of the README and the documents: ``python -m tests.browser.pictures`` writes docs/images/lesson-NN.png.
+"""Take the pictures of the README and the documents: ``python -m tests.browser.pictures`` writes docs/images/view-NN.png.
 
 Each is the live view of a lesson while it is used, in the real JupyterLab of `make lab`, with at most 256 colours and less than 200 kB.
 """
@@ -44,7 +44,7 @@ def main() -> int:
         with Lab(folder / "notebooks", command=command, environ=environ, kernel_python=None) as lab:
             found = look_at_all(lab, PICTURED, shots=folder / "shots")
         for lesson in found.values():
-            picture = FOLDER / f"lesson-{lesson.name[:2]}.png"
+            picture = FOLDER / f"view-{lesson.name[:2]}.png"
             size = 0 if lesson.failed else shrink(folder / "shots" / picture.name, picture)
             print(f"{lesson.name}: {lesson.failed or f'{size // 1000} kB'}")
             failed += bool(lesson.failed) or size > MOST_BYTES
