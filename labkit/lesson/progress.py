@@ -89,17 +89,33 @@ def record(kind: str, asked: str, *, did: Any) -> None:
         log.debug("progress not kept: %s", error)
 
 
-def show_progress() -> None:
-    """Show a table of what has been done in each lesson (in the course, lesson 00 does this)."""
-    done = read_progress()
-    if not done:
+def show_progress(folder: Path | None = None) -> None:
+    """Show a table of what has been done in each lesson of ``folder`` (default: where this notebook is), and how much there is."""
+    done, there = read_progress(), _tasks_in(folder or Path("."))
+    if not done and not there:
         show_text(Text(plain="Nothing done yet: predictions, quizzes and exercises will be counted here."))
         return
-    rows = [(lesson, *(len(done[lesson].get(kind, {})) for kind in _KINDS)) for lesson in sorted(done)]
+    rows = []
+    for name in sorted(done.keys() | there.keys()):
+        counts = [len(done.get(name, {}).get(kind, {})) for kind in _KINDS]
+        ends = [f" of {most}" for most in there[name]] if name in there else ["", "", ""]
+        rows.append((name, *(f"{count}{end}" for count, end in zip(counts, ends, strict=True))))
     heads = ("lesson", "predictions made", "quizzes right", "exercises passed")
-    plain = "\n".join([" | ".join(heads), *(" | ".join(map(str, row)) for row in rows)])
-    table = table_html(heads, rows, caption="What you have done so far")
-    show_text(Text(plain=plain, html=table))
+    plain = "\n".join(" | ".join(row) for row in (heads, *rows))
+    show_text(Text(plain=plain, html=table_html(heads, rows, caption="What you have done so far")))
+
+
+def _tasks_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return how many predictions, quizzes and exercises each notebook in ``folder`` has; what cannot be read has none."""
+    found = {}
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        try:
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        found[path.stem] = tuple(code.count(f"lesson.{kind}(") for kind in _KINDS)
+    return found
 
 
 def _has_shape(found: Any) -> bool:

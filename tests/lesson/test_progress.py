@@ -53,3 +53,22 @@ def test_nothing_half_written_is_left_beside_it(progress_file: Path, monkeypatch
     monkeypatch.setattr(os, "replace", refused)
     progress.record("quiz", "What?", did={"tries": 1})
     assert list(progress_file.parent.iterdir()) == []
+
+
+def test_the_table_says_how_much_there_is_and_passes_by_a_damaged_notebook(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        ["guess = lesson.predict(\n", "    '?')"],
+        ["lesson.quiz(1)"],
+        ["a = lesson.exercise(2)\n", "b = lesson.exercise(3)"],
+    )
+    cells = [{"cell_type": "code", "source": lines} for lines in code] + [
+        {"cell_type": "markdown", "source": ["lesson.quiz("]}
+    ]
+    (tmp_path / "03_a.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "04_b.ipynb").write_text("{")
+    begin("03_a")
+    progress.record("exercise", "One of two", did={"missed": 1})
+    show_progress(tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == "03_a | 0 of 1 | 0 of 1 | 1 of 2"
