@@ -25,11 +25,11 @@ __all__ = ["FOLDER", "TIMED", "alone", "make_turns", "pytest_runtest_protocol", 
 
 #: The variable of the environment that names the folder of the locks.
 FOLDER = "LABKIT_TEST_TURNS"
-#: Files of tests that compare times, or look at what the whole machine has.
+#: Files of tests that compare times, or look at what the whole machine has. Each keeps the other run waiting, so what survives
+#: a busy machine (ratios of interleaved samples, generous bounds) is not here.
 TIMED = (
     "container/test_performance.py", "engine/test_performance.py", "image/test_speed.py", "image/registry/test_speed.py",
-    "isolation/cgroups/test_behaviour.py", "measure/test_diskwrite.py", "measure/test_machines.py", "sandbox/test_performance.py",
-    "test_cli_clean.py", "test_cli_race.py", "vm/test_snapshot.py", "widgets/test_live.py",
+    "sandbox/test_performance.py", "test_cli_clean.py", "widgets/test_live.py",
 )  # fmt: skip
 _GATE, _ROOM = "gate", "room"
 
