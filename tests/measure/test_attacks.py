@@ -15,7 +15,7 @@ from labkit.measure.hostfacts import host_facts
 from labkit.measure.ladder import LADDER
 from labkit.measure.outcomes import Attack, AttackTable, Defence, Outcome
 from labkit.measure.targets import BOMB_PROCESSES, TARGETS
-from tests.support import has, requires
+from tests.support import alone, has, requires
 
 pytestmark = [requires("userns", "overlay-userns", "pyseccomp"), pytest.mark.timeout(300)]
 IS_ROOT = os.geteuid() == 0
@@ -86,6 +86,7 @@ def test_attacks_targets_and_defences_have_one_list_of_names() -> None:
     assert [defence.name for defence in DEFENCES] == list(LADDER)
 
 
+@alone("another run's attacks have such names, too")
 def test_the_host_is_as_it_was(table: AttackTable) -> None:
     """Looked at again by other means: the leak check of all tests does the rest."""
     assert table.outcomes
