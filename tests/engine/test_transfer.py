@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +111,29 @@ def test_the_engine_is_reached_over_TLS_by_those_who_have_a_certificate(
         assert daemon.in_network("docker", "-H", "tcp://127.0.0.1:2376", "ps", "-q").returncode == 1
     finally:
         assert daemon.stop() == 0
+
+
+def test_what_is_copied_into_a_volume_before_the_start_is_the_containers(client: docker.DockerClient) -> None:
+    container = client.containers.create(IMAGE, ["cat", "/v/secret"], volumes={"kept": {"bind": "/v", "mode": "rw"}})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("secret")
+        entry.size, entry.mode = 6, 0o600
+        archive.addfile(entry, io.BytesIO(b"inside"))
+    assert container.put_archive("/v", out.getvalue())
+    container.start()
+    assert container.wait()["StatusCode"] == 0
+    assert container.logs() == b"inside"
+    pieces, status = container.get_archive("/v/secret")
+    assert status["size"] == 6
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.getmember("secret").uid == 0
+
+
+def test_a_container_that_has_done_nothing_has_changed_nothing(client: docker.DockerClient) -> None:
+    container = client.containers.run(IMAGE, ["true"], detach=True)
+    container.wait()
+    assert not container.diff()
+    container = client.containers.run(IMAGE, ["touch", "/etc/made"], detach=True)
+    container.wait()
+    assert [entry["Path"] for entry in container.diff()] == ["/etc", "/etc/made"]

@@ -16,7 +16,9 @@ from typing import IO, TYPE_CHECKING
 from labkit.engine.api.transfer import piped
 from labkit.engine.engine import Engine
 from labkit.engine.objects.record import Container
+from labkit.engine.objects.rootview import Ids
 from labkit.engine.objects.tree import Found, locate, stat_header, write_tar
+from labkit.engine.spec.mounts import MountPoint
 from labkit.engine.wire.errors import ApiError, BadParameter, NotFound
 from labkit.engine.wire.reply import Empty, Reply, Stream
 from labkit.engine.wire.request import Request
@@ -44,15 +46,19 @@ def _root_of(engine: Engine, container: Container) -> Fd:
     return engine.views.of_layers(lowers, f"{container.folder}/rw")
 
 
+def _mount_at(container: Container, path: str) -> list[MountPoint]:
+    """Return the volume or bind of a stopped container in which ``path`` lies; a running one's tree has its mounts in it."""
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    points = [p for p in container.mounts if p.kind != "tmpfs" and (clean + "/").startswith(p.target + "/")]
+    return [] if container.state.is_running else points[-1:]
+
+
 @contextmanager
 def _root_for(engine: Engine, container: Container, path: str) -> Iterator[tuple[Fd, str]]:
     """Give a file tree and where ``path`` is in it: for a stopped container the volume or bind that it lies in, if any."""
     clean = posixpath.normpath("/" + path.lstrip("/"))  # two slashes at the beginning would stay
-    points = [] if container.state.is_running else [
-        point for point in container.mounts if point.kind != "tmpfs" and (clean + "/").startswith(point.target + "/")
-    ]  # fmt: skip
     with ExitStack() as held:
-        for target, source in engine.storage.open_sources(points[-1:], held).items():
+        for target, source in engine.storage.open_sources(_mount_at(container, path), held).items():
             if os.path.isdir(source):
                 root = held.enter_context(Fd(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
                 yield root, f"/{clean[len(target) :]}{'/' if path.endswith(('/', '/.')) else ''}"
@@ -127,7 +133,19 @@ def put(engine: Engine, request: Request) -> Reply:
             raise BadParameter("extraction point is not a directory")
         with found.open_folder() as folder:
             _unpack(request, folder)
+            if _mount_at(container, path):
+                _as_inside(folder, engine.views.ids)
     return Empty(200)
+
+
+def _as_inside(folder: Fd, ids: Ids) -> None:
+    """Give what was unpacked as a container's the owners that volumes have on the disk: those that the container sees."""
+    for _, folders, files, folder_fd in os.fwalk(".", dir_fd=folder.number):
+        for name in [*folders, *files]:
+            status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+            owners = ids.inside(status.st_uid), ids.inside(status.st_gid)
+            if owners != (status.st_uid, status.st_gid):
+                os.chown(name, *owners, dir_fd=folder_fd, follow_symlinks=False)
 
 
 def _unpack(request: Request, folder: Fd) -> None:

@@ -195,7 +195,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply) -> None:
         if isinstance(reply, Json):
-            data = b"" if reply.value is None else json.dumps(reply.value, separators=(",", ":")).encode() + b"\n"
+            data = b"" if reply.status == 204 else json.dumps(reply.value, separators=(",", ":")).encode() + b"\n"
             headers = {"Content-Type": "application/json", "Content-Length": str(len(data)), **reply.headers}
             self._send_bytes(self._head(reply.status, headers) + (b"" if self.command == "HEAD" else data))
         elif isinstance(reply, Empty):
