@@ -29,7 +29,7 @@ MACHINE = Level("full", (), frozenset(), "vm")
 #: A user namespace whose root allows no further ones.
 NO_NAMESPACES = (
     "unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c",
-    'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh",
+    'echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all -- "$@"', "sh",
 )  # fmt: skip
 #: The kernel inside runs some twenty times slower than here, and other programs may have the processors, too.
 SLOW_S = 240
