@@ -60,15 +60,19 @@ class _Picture:
         from matplotlib.patches import Rectangle
 
         axes.set_axis_off()
-        axes.set_xlim(-0.05, NODES + 0.05)
+        axes.set_xlim(-0.85, NODES + 0.05)
         axes.set_ylim(NETWORKS + 1.55, -0.05)
         self._boxes = [axes.add_patch(Rectangle((n + 0.1, 0.05), 0.8, 0.8, linewidth=1.6)) for n in range(NODES)]
         self._names = [axes.text(n + 0.5, 0.32, "", ha="center", va="center", weight="bold") for n in range(NODES)]
         self._counts = [axes.text(n + 0.5, 0.65, "", ha="center", va="center", fontsize=8) for n in range(NODES)]
         self._bars = [axes.plot([0, NODES], [row + 1.7, row + 1.7], linewidth=5)[0] for row in range(NETWORKS)]
-        self._labels = [axes.text(0, row + 1.55, "", va="bottom", fontsize=9) for row in range(NETWORKS)]
+        self._labels = [axes.text(-0.06, row + 1.7, "", ha="right", va="center", fontsize=9) for row in range(NETWORKS)]
         self._lines = [axes.plot([], [], linewidth=1.6, marker="o", markersize=5)[0] for _ in range(NODES * NETWORKS)]
-        self._addresses = [axes.text(0, 0, "", ha="left", fontsize=8) for _ in range(NODES * NETWORKS)]
+        # On paper of their own: the line to another network may pass behind them.
+        paper = {"facecolor": theme.PAPER, "edgecolor": "none", "pad": 0.6}
+        self._addresses = [
+            axes.text(0, 0, "", ha="left", fontsize=8, bbox=paper, zorder=5) for _ in range(NODES * NETWORKS)
+        ]
         self.artists: list[list[Any]] = [
             self._boxes, self._names, self._counts, self._bars, self._labels, self._lines, self._addresses,
         ]  # fmt: skip
@@ -79,7 +83,7 @@ class _Picture:
         for row in range(NETWORKS):
             there = row < len(networks)
             self._bars[row].set_color(host if there else theme.PAPER)
-            self._labels[row].set_text(f"{networks[row][0]}  {networks[row][1]}" if there else "")
+            self._labels[row].set_text(f"{networks[row][0]}\n{networks[row][1]}" if there else "")
         for column in range(NODES):
             node = nodes[column] if column < len(nodes) else None
             self._boxes[column].set_edgecolor(container if node else theme.FAINT)
