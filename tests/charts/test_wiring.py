@@ -19,7 +19,7 @@ def test_a_line_stands_where_a_container_is_on_a_network() -> None:
     chart.update(WIRED)
     axes = figure.axes[0]
     texts = [text.get_text() for text in axes.texts if text.get_text()]
-    assert {"shop", "web", "12 in, 7 out", "front  172.18.0.0/16", "172.19.0.3"} <= set(texts)
+    assert {"shop", "web", "12 in, 7 out", "front\n172.18.0.0/16", "172.19.0.3"} <= set(texts)
     assert sum(line.get_marker() == "o" and len(line.get_xdata()) == 2 for line in axes.lines) == 3
     chart.update(Wiring({}, ()))
     assert not [text.get_text() for text in axes.texts if text.get_text()]
