@@ -26,7 +26,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
 DEV: list[str] = PYPROJECT["project"]["optional-dependencies"]["dev"]
 CONDA: list[Any] = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-TARGETS = ("help", "lab", "test", "setup", "notebooks", "check", "clean")
+TARGETS = ("help", "lab", "test", "setup", "notebooks", "pictures", "check", "clean")
 #: Modules that only authors run; they may import what `make notebooks` installs.
 AUTHORING = ("lesson/build.py",)
 
