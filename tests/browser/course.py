@@ -7,7 +7,6 @@ pictures of the views on the way.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 from tests.browser.lab import Lab, Violation
 from tests.support import PROJECT
 
-__all__ = ["LESSONS", "VIEWS", "Looked", "Seen", "copy_lessons", "look_at_all"]
+__all__ = ["LESSONS", "VIEWS", "Looked", "Seen", "look_at_all"]
 
 LESSONS = tuple(path.stem for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.py")))
 LESSON_S, VIEW_S = 300.0, 30.0
@@ -91,14 +90,6 @@ def look_at_all(lab: Lab, names: tuple[str, ...] = LESSONS, *, shots: Path | Non
             else:
                 found[looked.name] = looked
     return found
-
-
-def copy_lessons(folder: Path) -> None:
-    """Copy the notebooks and their figures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in LESSONS:
-        shutil.copy(PROJECT / "notebooks" / f"{name}.ipynb", folder)
-    shutil.copytree(PROJECT / "notebooks/figures", folder / "figures", dirs_exist_ok=True)
 
 
 def _look_at(lab: Lab, name: str, shots: Path | None) -> Iterator[Looked]:

@@ -34,7 +34,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["CHROMIUM_FLAGS", "CellsFailed", "Lab", "Violation"]
+from tests.support import PROJECT
+
+__all__ = ["CHROMIUM_FLAGS", "CellsFailed", "Lab", "Violation", "copy_lessons"]
 
 CHROMIUM_FLAGS = (
     "--headless",
@@ -61,6 +63,14 @@ _HARMLESS = (
 
 #: ipywidgets gives the handle of its sliders a role and a value and no name; labkit puts the label in front of it.
 _NOT_OURS = (("aria-input-field-name", "noUi-handle"),)
+
+
+def copy_lessons(pattern: str, folder: Path) -> None:
+    """Copy the notebooks that match, with the drawn pictures that they show."""
+    folder.mkdir(exist_ok=True)
+    for path in (PROJECT / "notebooks").glob(f"{pattern}.ipynb"):
+        shutil.copy(path, folder)
+    shutil.copytree(PROJECT / "notebooks/figures", folder / "figures", dirs_exist_ok=True)
 
 
 class CellsFailed(AssertionError):

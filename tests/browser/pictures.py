@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser.course import copy_lessons, look_at_all
-from tests.browser.lab import Lab
+from tests.browser.course import look_at_all
+from tests.browser.lab import Lab, copy_lessons
 from tests.support import PROJECT
 
 __all__ = ["MOST_BYTES", "PICTURED", "main", "shrink"]
@@ -37,7 +37,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="labkit-pictures-") as name:
         folder = Path(name)
-        copy_lessons(folder / "notebooks")
+        copy_lessons("[0-9]*", folder / "notebooks")
         (folder / "policy.toml").write_text(f'[mounts]\nwork = "{folder / "work"}"\n')
         environ = {"LABKIT_SANDBOX_POLICY": str(folder / "policy.toml")}
         command = (sys.executable, "-P", "-m", "labkit.sandbox.server")

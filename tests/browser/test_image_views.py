@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, copy_lessons
 from tests.browser.test_live_views import run_cells_with, shot
 from tests.notebooks.kernel import PYTHON_PATH
-from tests.support import PROJECT, requires
+from tests.support import requires
 
 pytestmark = [requires("chromium", "userns", "overlay-userns", "program:busybox"), pytest.mark.timeout(240)]
 
@@ -20,7 +19,7 @@ pytestmark = [requires("chromium", "userns", "overlay-userns", "program:busybox"
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """Return a running JupyterLab over a copy of the lesson."""
-    shutil.copy(PROJECT / "notebooks/09_images_and_layers.ipynb", tmp_path)
+    copy_lessons("09_images_and_layers", tmp_path)
     with Lab(tmp_path, environ={"PYTHONPATH": PYTHON_PATH, "HOME": os.environ.get("HOME", "/")}) as made:
         yield made
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, copy_lessons
 from tests.browser.test_lab import _PLACE, shown_by
 from tests.notebooks.kernel import PYTHON_PATH
-from tests.support import PROJECT, requires
+from tests.support import requires
 
 pytestmark = [requires("chromium", "userns"), pytest.mark.timeout(240)]
 
@@ -23,8 +22,7 @@ SHOTS = os.environ.get("LABKIT_SCREENSHOTS")
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """Return a running JupyterLab over copies of the lessons."""
-    for path in (PROJECT / "notebooks").glob("0[034]_*.ipynb"):
-        shutil.copy(path, tmp_path)
+    copy_lessons("0[034]_*", tmp_path)
     with Lab(tmp_path, environ={"PYTHONPATH": PYTHON_PATH}) as made:
         yield made
 

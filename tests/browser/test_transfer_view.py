@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, copy_lessons
 from tests.browser.test_live_views import picture_of, run_cells_with, shot
 from tests.notebooks.kernel import PYTHON_PATH
-from tests.support import PROJECT, requires
+from tests.support import requires
 
 pytestmark = [requires("chromium", "userns"), pytest.mark.timeout(240)]
 
@@ -19,7 +18,7 @@ pytestmark = [requires("chromium", "userns"), pytest.mark.timeout(240)]
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """Return a running JupyterLab over a copy of the lesson."""
-    shutil.copy(PROJECT / "notebooks/12_registries.ipynb", tmp_path)
+    copy_lessons("12_registries", tmp_path)
     with Lab(tmp_path, environ={"PYTHONPATH": PYTHON_PATH}) as made:
         yield made
 
