@@ -59,6 +59,10 @@ def run(arguments: Sequence[str]) -> int:
         _say(
             f"Linux {guest.exec(['uname', '-r']).text.strip()} in a guest, ready after {time.monotonic() - began_s:.1f} s"
         )
+        if guest.exec(["test", "-d", str(root)]).status:
+            raise GuestError(
+                f"A guest has a /tmp and a /run of its own and does not see {root}: move the checkout elsewhere."
+            )
         made = guest.exec(["sh", "-c", _MAKE_USER, "sh", *_ways_to(root, python.resolve())])
         if made.status:
             raise GuestError(f"The guest could not be prepared: {made.stderr.decode(errors='replace').strip()}.")

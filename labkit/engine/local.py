@@ -42,6 +42,7 @@ class LocalEngine:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "labkit.engine.local", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                start_new_session=True,  # "interrupt the kernel" signals the kernel's whole group
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             )  # fmt: skip
         self._stack.callback(self._end)

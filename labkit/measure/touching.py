@@ -57,8 +57,14 @@ class Toucher:
     """The program; a context manager. Requests come from one thread at a time."""
 
     def __init__(self) -> None:
+        # In a session of its own: a notebook kernel that shuts down kills the processes of its group and waits, for longer than it
+        # is given, until they are collected. This one ends by itself, at the end of its input.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-I", "-S", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self._asked_bytes = self._touched_bytes = 0
         self._lock = threading.Lock()

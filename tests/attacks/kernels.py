@@ -103,10 +103,11 @@ class SandboxedKernel:
         while True:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"no answer after {timeout_s} s")
+            alive = self.manager.is_alive()  # asked before: what a kernel's end is announced with may come after it
             try:
-                got = self.client.get_iopub_msg(timeout=0.5)
+                got = self.client.get_iopub_msg(timeout=0.5 if alive else 2)
             except queue.Empty:
-                if not self.manager.is_alive():
+                if not alive:
                     raise EOFError("the kernel ended") from None
                 continue
             if got["parent_header"].get("msg_id") != message:

@@ -30,18 +30,19 @@ PROCESSES, MEMORY_MIB, DISK_MIB, FILES, DESCRIPTORS = 200, 600, 96, 4000, 1500
 
 def forks(count: int, mark: str) -> dict[str, Any]:
     libc.prctl(15, mark.encode(), 0, 0, 0)  # PR_SET_NAME, by which the host counts them
-    made = 0
+    made, parent = 0, os.getpid()
     for _ in range(count):
         try:
             child = os.fork()
         except OSError:
             break
         if child == 0:
-            libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG
-            while True:
+            libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, which tells nothing of a parent that has ended before
+            while os.getppid() == parent:
                 import signal
 
                 signal.pause()
+            os._exit(0)
         made += 1
     return {"count": made}
 
@@ -70,7 +71,7 @@ def forks_after_lifting_every_limit(count: int, mark: str) -> dict[str, Any]:
     except (OSError, ValueError):
         pass
     libc.prctl(15, mark.encode(), 0, 0, 0)
-    made = 0
+    made, parent = 0, os.getpid()
     for _ in range(count):
         try:
             child = os.fork()
@@ -78,10 +79,11 @@ def forks_after_lifting_every_limit(count: int, mark: str) -> dict[str, Any]:
             break
         if child == 0:
             libc.prctl(1, 9, 0, 0, 0)
-            while True:
+            while os.getppid() == parent:
                 import signal
 
                 signal.pause()
+            os._exit(0)
         made += 1
     return {"count": made}
 
@@ -114,11 +116,13 @@ def takes_memory_in_children(size_mib: int) -> dict[str, Any]:
     import time
 
     read_end, write_end = os.pipe()
-    pids = []
+    pids, parent = [], os.getpid()
     for number in range(size_mib // 60):
         pids.append(os.fork())
         if pids[-1] == 0:
             libc.prctl(1, 9, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(0)
             kept = bytearray(b"x") * (60 << 20)
             os.write(write_end, bytes([number]) if kept else b"")
             while True:

