@@ -27,8 +27,8 @@ def best_of(measure: Callable[[], float], *, at_most: float, what: str) -> float
     return min(found)
 
 
-# The aim is 1.0. Reached on a busy machine (0.7 to 1.0), not yet on an idle one (1.1 to 1.3), where bwrap's two processes wait for
-# nobody and labkit's program and launcher wake each other.
+# The aim is 1.0. Reached on a busy machine (0.8 to 0.95), not always on an idle one (1.0 to 1.07), where bwrap's two processes wait
+# for nobody and labkit's program and launcher wake each other.
 @requires("root", "program:bwrap", "cgroups")
 def test_a_full_container_starts_about_as_fast_as_bwrap_which_does_less() -> None:
     def ratio() -> float:
@@ -37,7 +37,7 @@ def test_a_full_container_starts_about_as_fast_as_bwrap_which_does_less() -> Non
         assert result.row("container").note.endswith("limits")
         return result.ratio("container", "bwrap")
 
-    assert best_of(ratio, at_most=1.0, what="container / bwrap") <= 1.4
+    assert best_of(ratio, at_most=1.0, what="container / bwrap") <= 1.25
 
 
 @requires("program:runc", "cgroups")
