@@ -67,9 +67,9 @@ def processors_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-# The aim is tar's time and a fifth of it; gzip stays far below, plain layers reach it, zstd (1.4 beside other work) not always: its
-# frames are fed in small pieces, so that one that stands for gigabytes cannot fill the memory.
-AIM, MOST = 1.2, 1.7
+# tar's time and a fifth of it. zstd reaches that on a machine with nothing else to do (1.13) and not always beside other work (1.4):
+# its frames are fed in small pieces, so that one that stands for gigabytes cannot fill the memory.
+AIM, MOST = 1.2, {"none": 1.2, "gzip": 1.2, "zstd": 1.7}
 
 
 @requires("program:zstd")
@@ -101,7 +101,7 @@ def test_a_layer_of_200_MB_is_unpacked_and_checked_about_as_fast_as_tar_unpacks_
         if min(ratios[-1]) <= AIM:
             break
     print(f"{name}: labkit/tar (wall clock, processors) = {ratios}")
-    assert min(min(pair) for pair in ratios) <= MOST, ratios
+    assert min(min(pair) for pair in ratios) <= MOST[kind], ratios
 
 
 _MEASURED = """
